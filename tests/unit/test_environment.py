@@ -1,0 +1,117 @@
+"""pyproject.toml, requirements.txt and environment.yml name one and the same set of packages."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PYTHONS = ("3.11.9", "3.11.13", "3.12.11", "3.13.9")
+PLATFORMS = (("linux", "x86_64"), ("darwin", "arm64"))
+
+
+def direct_requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    return [Requirement(line) for line in lines]
+
+
+def pinned(python, platform, machine):
+    environment = default_environment() | {
+        "python_version": ".".join(python.split(".")[:2]), "python_full_version": python,
+        "sys_platform": platform, "platform_machine": machine, "implementation_name": "cpython",
+    }  # fmt: skip
+    pins = {}
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate(environment):
+                name = canonicalize_name(requirement.name)
+                assert name not in pins, f"{name} is pinned twice for Python {python}"
+                (pin,) = requirement.specifier
+                assert pin.operator == "==", line
+                pins[name] = pin.version
+    return pins
+
+
+@pytest.mark.parametrize(("platform", "machine"), PLATFORMS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_requirements_pin_every_direct_dependency_once(python, platform, machine):
+    pins = pinned(python, platform, machine)
+    for requirement in direct_requirements():
+        version = pins.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name} is not pinned for Python {python} on {platform}"
+        assert requirement.specifier.contains(version), f"{requirement} against {version}"
+
+
+def test_conda_gets_the_same_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip_lines,) = [entry["pip"] for entry in environment if isinstance(entry, dict)]
+    (python,) = [entry.removeprefix("python=") for entry in environment if str(entry).startswith("python=")]
+    assert pip_lines[0] == "--constraint requirements.txt"
+    assert pip_lines[-1] == "--editable ."
+    listed = {canonicalize_name(r.name): str(r.specifier) for r in map(Requirement, pip_lines[1:-1])}
+    assert set(listed) == {canonicalize_name(r.name) for r in direct_requirements()}
+    pins = pinned(python, "linux", "x86_64")
+    assert listed == {name: f"=={pins[name]}" for name in listed}
+
+
+def test_installed_versions_are_the_pinned_ones():
+    from importlib.metadata import version
+    from platform import machine, python_version
+    from sys import platform
+
+    pins = pinned(python_version(), platform, machine())
+    for requirement in direct_requirements():
+        name = canonicalize_name(requirement.name)
+        assert version(name).split("+")[0] == pins[name], f"{name}: run make setup"
+
+
+def fake_python(folder, version):
+    """An interpreter that says it is `version`; it answers make's question and refuses anything else."""
+    path = folder / "python"
+    major, minor = version
+    path.write_text(f"#!/bin/sh\nexec {os.sys.executable} -c 'import sys\nsys.version_info = ({major}, {minor}, 0)\n"
+                    "exec(sys.argv[2])' \"$@\"\n")  # fmt: skip
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 14)])
+def test_other_pythons_are_refused_with_a_sentence(tmp_path, version):
+    command = ["make", "-C", str(ROOT), "setup", f"PYTHON={fake_python(tmp_path, version)}", f"VENV={tmp_path / 'venv'}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0
+    assert f"is Python {version[0]}.{version[1]}; this suite needs 3.11, 3.12 or 3.13" in result.stdout + result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_without_any_python_setup_says_what_to_install(tmp_path):
+    command = ["make", "-C", str(ROOT), "setup", "PYTHON=", f"VENV={tmp_path / 'venv'}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0
+    assert "No Python 3.11, 3.12 or 3.13 was found" in result.stdout
+
+
+def test_the_site_target_says_that_it_does_not_exist_yet():
+    result = subprocess.run(["make", "-C", str(ROOT), "site"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert len(re.findall(r"[.:] ", result.stderr.splitlines()[0] + " ")) >= 1
+
+
+def test_ci_runs_the_two_commands_and_the_portable_check():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if line.startswith("make ")] == ["make reproduce", "make test", "make test-portable"]
+
+
+def test_citation_names_all_five_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert len(citation["references"]) == 5
+    assert all(reference["authors"] and reference["title"] for reference in citation["references"])

@@ -1,0 +1,105 @@
+"""What figures show is tested on the artists that they hold, not on pixels."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from xai_utils import plot
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def shown(fig):
+    return [np.asarray(ax.images[0].get_array()) for ax in fig.axes if ax.images]
+
+
+def test_images_keep_their_order_and_share_one_grey_scale():
+    pictures = torch.rand(5, 1, 4, 4)
+    fig = plot.images(pictures, list("abcde"), columns=3)
+    for drawn, picture, title, ax in zip(shown(fig), pictures, "abcde", fig.axes):
+        np.testing.assert_allclose(drawn, picture[0])
+        assert ax.get_title() == title
+        assert ax.images[0].get_clim() == (0, 1)
+    assert len(shown(fig)) == 5
+
+
+def test_colour_images_are_drawn_with_channels_last():
+    picture = torch.rand(1, 3, 4, 5)
+    np.testing.assert_allclose(shown(plot.images(picture))[0], picture[0].permute(1, 2, 0))
+
+
+def test_morphs_show_input_then_frames_and_outline_the_odd_ones():
+    inputs, frames = torch.rand(2, 1, 3, 3), torch.rand(2, 4, 1, 3, 3)
+    odd = np.array([[False, True, False, False], [False] * 4])
+    fig = plot.morphs(inputs, frames, ["1 → 2", "3 → 5"], odd)
+    drawn = shown(fig)
+    np.testing.assert_allclose(drawn[0], inputs[0, 0])
+    np.testing.assert_allclose(drawn[2], frames[0, 1, 0])
+    np.testing.assert_allclose(drawn[5], inputs[1, 0])
+    outlined = [ax for ax in fig.axes if ax.images and ax.spines["left"].get_visible()]
+    assert [np.asarray(ax.images[0].get_array()).tolist() for ax in outlined] == [drawn[2].tolist()]
+
+
+def test_signed_maps_are_centred_on_zero_and_positive_ones_start_there():
+    signed, positive = torch.tensor([[-1.0, 3.0]]), torch.tensor([[0.5, 2.0]])
+    fig = plot.saliency(torch.rand(1, 1, 2), {"signed": signed, "positive": positive, "flat": torch.zeros(1, 2)})
+    clims = [ax.images[0].get_clim() for ax in fig.axes[1:4]]
+    assert clims == [(-3, 3), (0, 2), (0, 1)]
+    assert fig.axes[1].images[0].get_cmap().name == plot.DIVERGING
+
+
+def test_history_draws_both_curves_and_the_best_epoch():
+    table = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 1.0, 2.0]})
+    table.attrs["best_epoch"] = 2
+    ax = plot.history(table).axes[0]
+    train, val, best = ax.lines
+    assert train.get_ydata().tolist() == [3, 2, 1]
+    assert val.get_ydata().tolist() == [3, 1, 2]
+    assert best.get_xdata() == [2, 2]
+
+
+def test_latent_path_projects_codes_and_path_by_the_same_axes():
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(50, 4)) * [5, 2, 0.1, 0.1]
+    fig = plot.latent_path(codes, np.arange(50) % 3, {"path": codes[:7]})
+    points = fig.axes[0].collections[0].get_offsets()
+    line = fig.axes[0].lines[0]
+    np.testing.assert_allclose(np.stack([line.get_xdata(), line.get_ydata()], 1), points[:7], atol=1e-9)
+    assert points[:, 0].std() > points[:, 1].std()
+
+
+def test_distributions_show_every_value():
+    fig = plot.distributions({"a": [1.0, 2.0, 3.0], "b": [4.0]}, "distance", bound=1.0)
+    dots = [c.get_offsets()[:, 0].tolist() for c in fig.axes[0].collections]
+    assert dots == [[1, 2, 3], [4]]
+
+
+def test_flow_draws_every_box_and_arrow():
+    fig = plot.flow({"a": (0, 0, "one"), "b": (1, 0, "two")}, [("a", "b", "to")])
+    assert [t.get_text() for t in fig.axes[0].texts] == ["one", "two", "to"]
+    assert len(fig.axes[0].patches) == 3
+
+
+def test_the_slider_shows_the_frame_it_stands_on():
+    frames = torch.linspace(0, 1, 3)[:, None, None, None].expand(3, 1, 4, 4)
+    box = plot.morph_slider(frames, ["first", "second", "third"], size=8)
+    slider, image, caption = box.children
+    first = image.value
+    slider.value = 2
+    assert caption.value == "third"
+    assert image.value != first
+    slider.value = 0
+    assert image.value == first
+    assert caption.value == "first"
+
+
+def test_no_figure_is_left_open_by_looking_at_one(tmp_path):
+    fig = plot.images(torch.rand(2, 1, 4, 4))
+    fig.savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 500

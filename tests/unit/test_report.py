@@ -1,0 +1,293 @@
+"""The tables, the diff and the command line, over small results trees made of real records."""
+
+import json
+import math
+import shutil
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from xai_utils import claims, experiment, provenance, report
+
+PAPER = "01_id_cvae_morphing"
+GOOD = {
+    "P1.1.accuracy": (98.4, None, None, "%"),
+    "P1.3.misclassified": (150.0, None, None, ""),
+    "P1.3.accuracy_kept": (98.4, None, None, "%"),
+    "P1.3.a.distance_difference": (0.3, 0.2, 0.4, ""),
+    "P1.3.b.probability_difference_true": (0.3, 0.2, 0.4, ""),
+    "P1.3.b.probability_difference_runner_up": (0.3, 0.2, 0.4, ""),
+    "P1.3.b.realism_difference_blend": (0.3, 0.2, 0.4, ""),
+    "P1.4.odd_share": (0.2, 0.15, 0.3, ""),
+    "X1.1.accuracy": (99.1, None, None, "%"),
+    "X1.2.odd_share_difference": (0.1, 0.05, 0.15, ""),
+}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A checkout with reported.yaml and one notebook, and no records."""
+    monkeypatch.delenv("XAI_RESULTS", raising=False)
+    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "results/reported.yaml", tmp_path / "results")
+    (tmp_path / f"notebooks/{PAPER}.ipynb").write_text('{"cells": []}')
+    return tmp_path
+
+
+def write(root, seed=0, profile="standard", arm="main", dataset="mnist", results="results", modules=None, **change):
+    """One valid record, its claims judged by the rules; `change` replaces metric values (accuracy=…) or parameters."""
+    parameters = {"profile": profile, "arm": arm, "seed": seed, "dataset": dataset, "epochs": change.pop("epochs", 2)}
+    metrics = {name: dict(zip(("value", "low", "high", "unit"), entry)) for name, entry in GOOD.items()}
+    for name, value in change.items():
+        metrics[{"accuracy": "P1.1.accuracy", "odd": "P1.4.odd_share"}[name]]["value"] = value
+    verdicts = claims.evaluate(claims.load(), PAPER, metrics, parameters)
+    hardware = {"cpu": "c", "cores": 2, "memory_gib": 8.0, "gpu": None}
+    data = {
+        "schema_version": 1, "paper": PAPER, "profile": profile, "arm": arm, "seed": seed, "parameters": parameters,
+        "metrics": {name: {"n": None, "note": ""} | entry for name, entry in metrics.items()},
+        "claims": {name: verdict.model_dump(mode="json") for name, verdict in verdicts.items()},
+        "figures": [], "arrays": [],
+        "provenance": {
+            "commit": "abcdef0123456789", "dirty": False, "started": "2026-11-21T00:00:00Z", "seconds": 90.0,
+            "peak_memory_mib": 1.0, "python": "3.11", "packages": {}, "platform": "p", "hardware": hardware,
+            "threads": 1, "device": "cpu", "data": [], "modules": modules or {},
+        },
+    }  # fmt: skip
+    path = root / results / profile / PAPER / arm / f"seed_{seed}" / "record.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def row(table, claim):
+    (found,) = table[table["claim"] == claim].to_dict("records")
+    return found
+
+
+def test_seeds_are_averaged_with_the_wider_of_two_intervals(root):
+    odd = [0.10, 0.20, 0.24]
+    for seed, share in enumerate(odd):
+        write(root, seed, odd=share, accuracy=98.4 + seed / 10)
+    table = report.seeds_table(PAPER)
+    mean = sum(odd) / 3
+    std = math.sqrt(sum((x - mean) ** 2 for x in odd) / 2)
+    low, high = stats.t.interval(0.95, 2, mean, std / math.sqrt(3))
+    assert (low < 0.15, high > 0.3) == (True, True)  # wider than the runs' own
+    got = table.loc["P1.4.odd_share"]
+    assert [got["mean"], got["std"], got["low"], got["high"]] == pytest.approx([mean, std, low, high])
+    assert got["n"] == 3
+    same = table.loc["P1.3.a.distance_difference"]  # equal in every seed: the runs' own interval stays
+    assert [same["mean"], same["std"], same["low"], same["high"]] == pytest.approx([0.3, 0, 0.2, 0.4])
+    accuracy = table.loc["P1.1.accuracy"]  # no own interval: that of the seeds
+    assert accuracy["high"] - accuracy["mean"] == pytest.approx(4.30265273 * 0.1 / math.sqrt(3))
+
+
+def test_one_seed_keeps_its_own_interval_and_undefined_stays_undefined(root):
+    write(root)
+    one = report.aggregate(report.load())["P1.4.odd_share"]
+    assert one == {"value": 0.2, "std": None, "n": 1, "low": 0.15, "high": 0.3, "unit": ""}
+    path = write(root, 1)
+    data = json.loads(path.read_text())
+    data["metrics"]["P1.4.odd_share"] |= {"value": None, "low": None, "high": None, "note": "no case"}
+    del data["metrics"]["P1.1.accuracy"]
+    path.write_text(json.dumps(data))
+    two = report.aggregate(report.load())
+    assert two["P1.4.odd_share"] == {"value": None, "std": None, "n": 2, "low": None, "high": None, "unit": ""}
+    assert "P1.1.accuracy" not in two
+    got = report.suite_table()
+    assert row(got, "P1.4")["standard_verdict"] == "not tested"
+    assert row(got, "P1.1")["standard_verdict"] == "no record"
+    assert "recorded before this rule: not measured: P1.1.accuracy" in row(got, "P1.1")["standard_evidence"]
+
+
+def test_the_suite_verdict_is_the_same_rule_over_the_seeds(root):
+    for seed, accuracy in enumerate((98.6, 97.5, 97.6)):  # alone: reproduced, partly, partly
+        write(root, seed, accuracy=accuracy)
+    write(root, 0, profile="quick", dataset="digits", accuracy=94.25)
+    write(root, 0, arm="improved")
+    got = report.suite_table()
+    first = row(got, "P1.1")
+    assert (first["reported"], first["standard_verdict"]) == ("accuracy 98.13 %", "reproduced")  # mean 97.9 ≥ 97.86
+    assert first["standard_value"] == "accuracy 97.9 ± 0.61 %; 2 of 2 conditions hold"
+    assert (first["standard_n"], first["standard_scale"], first["standard_commit"]) == (3, "mnist, 3 seeds", "abcdef0")
+    assert (first["run_verdict"], first["run_scale"]) == ("not comparable", "digits, 1 seed")
+    assert first["run_value"].startswith("accuracy 94.25 %")
+    assert (row(got, "X1.1")["arm"], row(got, "X1.1")["standard_verdict"]) == ("improved", "reproduced")
+    assert row(got, "X1.1")["run_verdict"] == "no record"
+    assert list(got[got["statement"] == "no notebook yet"]["paper"]) == list(claims.load().papers)[1:]
+
+
+def test_the_printed_table_fits_120_columns_and_says_all(root, capsys):
+    write(root, modules={"notebooks/gone.ipynb": "0"})
+    write(root, profile="quick", dataset="digits")
+    assert report.main([]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 120
+    for part in ("98.13 %", "98.4 %", "digits, 1 seed", "mnist, 1 seed", "abcdef0", "STALE", "no notebook yet"):
+        assert part in out
+    assert "not comparable" in out
+
+
+def test_a_changed_module_makes_a_record_stale(root):
+    name = "xai_utils/seeds.py"
+    write(root, modules={name: provenance.hash_file(provenance.SOURCES / name)})
+    assert row(report.suite_table(), "P1.1")["standard_stale"] == ""
+    write(root, modules={name: "0123456789abcdef"})
+    assert row(report.suite_table(), "P1.1")["standard_stale"] == name
+    assert report.profile_table("standard")["stale"].tolist() == [name]
+
+
+def test_run_and_profile_tables(root):
+    record = experiment.load_record(write(root, accuracy=97.5))
+    table = report.run_table(record)
+    assert list(table.index) == ["P1.1", "P1.2", "P1.3", "P1.4", "X1.1", "X1.2"]
+    assert table.loc["P1.1", "verdict"] == "partly"
+    assert table.loc["P1.1", "measured"] == "accuracy 97.5 %; 1 of 2 conditions hold"
+    assert table.loc["X1.1", "measured"] == ""
+    (got,) = report.profile_table("standard").to_dict("records")
+    assert (got["seed"], got["dataset"], got["minutes"], got["commit"]) == (0, "mnist", 1.5, "abcdef0")
+    assert (
+        [got[name] for name in claims.VERDICTS]
+        == [1, 2, 0, 1, 2]
+        == [list(table["verdict"]).count(name) for name in claims.VERDICTS]
+    )
+
+
+# ---- records that cannot be used -----------------------------------------------------------------------------
+
+
+def test_problems_are_listed_with_their_path_and_the_others_still_load(root, capsys):
+    write(root, 0)
+    half, version, copied, other = (write(root, seed) for seed in (1, 2, 3, 4))
+    half.write_text(half.read_text()[:200])
+    version.write_text(version.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    shutil.copy(write(root, 0, epochs=5, results="elsewhere"), copied)  # one key twice, with other parameters
+    write(root, 4, epochs=3)
+    hidden = root / f"results/standard/{PAPER}/main/.seed_0.record-x/new/record.json"
+    hidden.parent.mkdir(parents=True)
+    hidden.write_text("{")  # left by a run that was killed while it recorded
+    with pytest.warns(UserWarning, match="record") as caught:
+        assert [record.seed for record in report.load()] == [0]
+    said = [str(warning.message) for warning in caught]
+    for path, words in (
+        (half, "not a whole record"),
+        (version, "schema version 9, expected 1"),
+        (copied, f"is the record of standard/{PAPER}/main/seed_0"),
+        (other, "other parameters than seed 0 (epochs)"),
+    ):
+        assert any(str(path) in line and words in line for line in said), (path, said)
+    assert len(said) == 4
+    assert report.main([]) == 2
+    assert capsys.readouterr().err.count("PROBLEM ") == 4
+
+
+def test_check_fails_for_a_missing_record_and_never_for_a_verdict(root, capsys):
+    assert report.main(["--check"]) == 1
+    assert f"MISSING {PAPER} has no quick record: run notebooks/run {PAPER} quick main 0" in capsys.readouterr().err
+    write(root, accuracy=10.0)
+    assert report.main(["--check"]) == 1
+    write(root, profile="quick", arm="improved")
+    assert report.main(["--check"]) == 1  # main is what counts
+    write(root, profile="quick", accuracy=10.0)
+    assert report.main(["--check"]) == 0
+    assert report.main(["--check", "--profile", "paper"]) == 1
+    (root / f"results/standard/{PAPER}/main/seed_0/record.json").unlink()
+    assert report.main(["--check"]) == 1
+
+
+def test_quick_comes_from_xai_results_and_standard_from_the_repository(root, monkeypatch):
+    write(root, accuracy=98.0)
+    write(root, profile="quick", results="moved", dataset="digits")
+    monkeypatch.setenv("XAI_RESULTS", str(root / "moved"))
+    first = row(report.suite_table(), "P1.1")
+    assert first["standard_value"].startswith("accuracy 98 %")
+    assert first["run_scale"] == "digits, 1 seed"
+    assert report.main(["--check"]) == 0
+
+
+# ---- diff, export, readme ------------------------------------------------------------------------------------
+
+
+def test_diff_finds_what_differs_beyond_tolerance(root, capsys):
+    for results in ("results", "b"):
+        write(root, results=results)
+        write(root, 1, results=results)
+    assert report.main(["diff", str(root / "results"), str(root / "b")]) == 0
+    assert capsys.readouterr().out == "no difference\n"
+    write(root, results="b", accuracy=98.4 * (1 + 1e-4))
+    a, b = root / "results", root / "b"
+    got = report.diff(a, b)
+    key = f"standard/{PAPER}/main/seed_0"
+    assert got.to_dict("records") == [
+        {"key": key, "what": "metric", "name": "P1.1.accuracy", "a": 98.4, "b": 98.4 * (1 + 1e-4)}
+    ]
+    assert report.diff(a, b, rel=1.1e-4).empty
+    assert report.diff(a, b, absolute=0.0099).empty
+    assert len(report.diff(a, b, rel=0.9e-4)) == 1
+    write(root, results="b", accuracy=97.2, epochs=9)
+    write(root, 1, results="b", epochs=9)
+    (b / f"standard/{PAPER}/main/seed_1/record.json").unlink()
+    write(root, 2, results="b", epochs=9)
+    got = report.diff(a, b).drop(columns="key").to_dict("split")["data"]
+    assert got == [
+        ["parameter", "epochs", 2, 9],
+        ["verdict", "P1.1", "reproduced", "partly"],
+        ["metric", "P1.1.accuracy", 98.4, 97.2],
+        ["record", "", "there", "missing"],
+        ["record", "", "missing", "there"],
+    ]
+    assert report.main(["diff", str(a), str(b)]) == 1
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+        report.diff(a, root / "nowhere")
+
+
+def test_diff_sees_intervals_and_metrics_that_one_side_lacks(root):
+    paths = [write(root, results=results) for results in ("results", "b")]
+    data = json.loads(paths[1].read_text())
+    data["metrics"]["P1.4.odd_share"]["low"] = None
+    del data["metrics"]["P1.3.accuracy_kept"]
+    paths[1].write_text(json.dumps(data))
+    got = report.diff(root / "results", root / "b")
+    assert got["name"].tolist() == ["P1.3.accuracy_kept", "P1.4.odd_share low"]
+    assert got["b"].tolist()[0] == "missing"
+
+
+def test_export_writes_the_tables_whole_and_without_quick(root, capsys):
+    for seed in (0, 1):
+        write(root, seed)
+    write(root, profile="quick")
+    assert report.main(["export"]) == 0
+    tables = root / "results/tables"
+    assert sorted(path.name for path in tables.iterdir()) == [f"{PAPER}.csv", "suite.csv"]
+    metrics = pd.read_csv(tables / f"{PAPER}.csv")
+    assert set(metrics["profile"]) == {"standard"}
+    first = metrics.set_index("metric").loc["P1.1.accuracy"]
+    assert (first["mean"], first["n"], first["unit"]) == (98.4, 2, "%")
+    suite = pd.read_csv(tables / "suite.csv")
+    assert "standard_verdict" in suite
+    assert not [name for name in suite if name.startswith("run_")]
+    before = (tables / "suite.csv").read_bytes()
+    assert report.main(["export"]) == 0
+    assert (tables / "suite.csv").read_bytes() == before
+
+
+def test_the_readme_table_has_a_row_per_paper(root):
+    for seed in (0, 1):
+        write(root, seed)
+    lines = report.readme_table().splitlines()
+    assert len(lines) == 2 + len(claims.load().papers)
+    assert f"](notebooks/{PAPER}.ipynb) | 2 reproduced, 1 not comparable, 1 partly |" in lines[2]
+    assert "P1.1: paper accuracy 98.13 %, ours accuracy 98.4 ± 0 % (mnist, 2 seeds)" in lines[2]
+    assert all(line.endswith("| no notebook yet | |") for line in lines[3:])
+
+
+def test_a_clean_tree_gives_no_warning(root):
+    write(root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.suite_table()

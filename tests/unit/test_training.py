@@ -1,0 +1,636 @@
+"""training.fit against loops written out by hand, and against kills, damaged files and full disks."""
+
+import copy
+import errno
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+from xai_utils import training
+from xai_utils.seeds import derive, generator
+
+sys.path.insert(0, str(Path(__file__).parent))
+import training_victim as victim
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+def squares(model, batch, generator):
+    x, y = batch
+    return {"loss": (model(x) - y).square().mean(), "bias": model.bias.abs().mean()}
+
+
+def line(n, seed=0):
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return TensorDataset(x, x.sum(dim=1, keepdim=True) + 1)
+
+
+def linear():
+    torch.manual_seed(1)
+    return nn.Linear(3, 1).double()
+
+
+def same(a, b):
+    """Equal to the last bit: weights, statistics, history (time apart) and what the global states give next."""
+    (model_a, history_a), (model_b, history_b) = a, b
+    for name, value in model_a.state_dict().items():
+        assert torch.equal(value, model_b.state_dict()[name]), name
+    pd.testing.assert_frame_equal(
+        history_a.drop(columns="seconds"), history_b.drop(columns="seconds"), check_exact=True
+    )
+    for name in ("best_epoch", "stopped_epoch"):
+        assert history_a.attrs[name] == history_b.attrs[name]
+
+
+def draws():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+class Scripted(nn.Module):
+    """Validation losses as listed, one an epoch; every training batch adds 1 to a weight and a statistic."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.register_buffer("statistic", torch.zeros(1))
+        self.losses = losses
+
+    def loss(self, model, batch, generator):
+        if self.training:
+            self.statistic += 1
+            return -self.weight.sum()  # SGD with rate 1 adds 1 a batch
+        return self.weight.sum() * 0 + self.losses[int(self.statistic) - 1]
+
+    def fit(self, **arguments):
+        one = TensorDataset(torch.zeros(1, 1))
+        arguments = {"epochs": len(self.losses), "validation": one, "seed": 0} | arguments
+        return training.fit(self, self.loss, one, optimizer=partial(torch.optim.SGD, lr=1.0), **arguments)
+
+
+# the loop itself ---------------------------------------------------------------------------------------------
+
+
+def test_equals_a_loop_written_by_hand():
+    data, validation, model = line(10), line(5, seed=3), linear()
+    weight, bias = model.weight.detach().numpy().copy()[0], model.bias.detach().numpy().copy()
+    history = training.fit(model, squares, data, validation=validation, epochs=3, optimizer=SGD, seed=7, batch_size=4)
+    x, y = (t.numpy() for t in data.tensors)
+    for epoch in range(1, 4):
+        losses, biases = [], []
+        order = torch.randperm(10, generator=generator(7, epoch, "order")).tolist()
+        for batch in (order[:4], order[4:8], order[8:]):
+            error = [sum(weight[k] * x[i, k] for k in range(3)) + bias[0] - y[i, 0] for i in batch]
+            losses += [e**2 for e in error]
+            biases += [abs(bias[0])] * len(batch)
+            slope = [sum(2 * e * x[i, k] for e, i in zip(error, batch)) / len(batch) for k in range(3)]
+            bias = bias - 0.1 * sum(2 * e for e in error) / len(batch)
+            weight = np.array([weight[k] - 0.1 * slope[k] for k in range(3)])
+        held_out = [(sum(weight[k] * v[k].item() for k in range(3)) + bias[0] - t.item()) ** 2 for v, t in validation]
+        row = history.iloc[epoch - 1]
+        assert row["epoch"] == epoch
+        assert row["train_loss"] == pytest.approx(sum(losses) / 10, rel=1e-12)
+        assert row["train_bias"] == pytest.approx(sum(biases) / 10, rel=1e-12)
+        assert row["val_loss"] == pytest.approx(sum(held_out) / 5, rel=1e-12)
+        assert row["learning_rate"] == 0.1
+    np.testing.assert_allclose(model.weight.detach().numpy()[0], weight, rtol=1e-12)
+    np.testing.assert_allclose(model.bias.detach().numpy(), bias, rtol=1e-12)
+    columns = ["epoch", "train_loss", "train_bias", "val_loss", "val_bias", "learning_rate", "seconds"]
+    assert list(history.columns) == columns
+    assert not model.training
+
+
+def test_batch_larger_than_the_data_and_a_single_tensor_as_loss():
+    def only_loss(model, batch, generator):
+        return squares(model, batch, generator)["loss"]
+
+    model = linear()
+    history = training.fit(model, only_loss, line(5), epochs=1, optimizer=SGD, seed=0, batch_size=64)
+    assert list(history.columns) == ["epoch", "train_loss", "learning_rate", "seconds"]
+    assert history.attrs == {"best_epoch": None, "stopped_epoch": 1, "resumed_from": None}
+    expected = squares(linear(), line(5).tensors, None)["loss"]
+    assert history["train_loss"][0] == pytest.approx(expected.item(), rel=1e-12)
+
+
+class Images(Dataset):
+    """Not a TensorDataset: single items, as dicts, with noise from the global states as a transform has it."""
+
+    def __init__(self, noise):
+        self.noise, self.source = noise, line(10)
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, i):
+        x, y = self.source[i]
+        return {"x": x + self.noise * (random.random() + np.random.rand() + torch.rand(1)), "y": [y, "name"]}
+
+
+def squares_of_dict(model, batch, generator):
+    y, names = batch["y"]
+    assert names == ("name",) * len(y)
+    return squares(model, (batch["x"], y), generator)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_other_datasets_give_what_a_tensor_dataset_gives(workers):
+    a, b = linear(), linear()
+    options = {"epochs": 2, "optimizer": SGD, "seed": 3, "batch_size": 4}
+    history = training.fit(a, squares, line(10), **options)
+    other = training.fit(b, squares_of_dict, Images(noise=0.0), num_workers=workers, **options)
+    same((a, history), (b, other))
+
+
+def test_noise_of_loaders_is_the_same_in_a_resumed_run(tmp_path):
+    def run(**more):
+        model = linear()
+        options = {"epochs": 2, "optimizer": SGD, "seed": 3, "batch_size": 4, "num_workers": 2}
+        return model, training.fit(model, squares_of_dict, Images(noise=1.0), **options | more)
+
+    whole = run()
+    same(whole, run())
+    model = linear()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(model, tmp_path / "c.pt", after=1)
+    resumed = run(checkpoint=tmp_path / "c.pt")
+    assert resumed[1].attrs["resumed_from"] == 1
+    same(whole, resumed)
+    assert whole[1]["train_loss"][0] != whole[1]["train_loss"][1]
+
+
+def interrupted(model, path, after):
+    calls = []
+
+    def loss(model, batch, generator):
+        calls.append(1)
+        if len(calls) > 3 * after:  # 10 images in batches of 4
+            raise KeyboardInterrupt
+        return squares_of_dict(model, batch, generator)
+
+    loss.__qualname__ = squares_of_dict.__qualname__
+    options = {"epochs": 2, "optimizer": SGD, "seed": 3, "batch_size": 4, "num_workers": 2}
+    training.fit(model, loss, Images(noise=1.0), checkpoint=path, **options)
+
+
+def test_order_and_noise_derive_from_seed_and_epoch():
+    seen = {}
+
+    def watch(model, batch, noise):
+        assert torch.is_grad_enabled() == model.training
+        seen.setdefault((model.training, len(seen)), (batch[0].clone(), torch.rand(1, generator=noise)))
+        return squares(model, batch, noise)
+
+    options = {"epochs": 2, "optimizer": SGD, "batch_size": 99, "validation": line(4)}
+    training.fit(linear(), watch, line(10), seed=1, **options)
+    (first, a), (held, b), (second, c), (held_again, d) = seen.values()
+    assert torch.equal(held, held_again)
+    assert torch.equal(held, line(4).tensors[0])  # in the data's own order
+    assert torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)
+    assert not torch.equal(first, second)
+    assert len({v.item() for v in (a, b, c, d)}) == 4
+    assert a == torch.rand(1, generator=generator(1, 1, "train", "noise"))
+    again, seen = dict(seen), {}
+    training.fit(linear(), watch, line(10), seed=1, **options)
+    assert all(torch.equal(x[0], y[0]) and x[1] == y[1] for x, y in zip(again.values(), seen.values()))
+    seen = {}
+    training.fit(linear(), watch, line(10), seed=2, **options)
+    assert not torch.equal(next(iter(seen.values()))[0], first)
+
+
+def test_augment_sees_training_batches_only():
+    def shift(batch, noise):
+        return batch[0] + 100, batch[1]
+
+    def mean_of_x(model, batch, noise):
+        return {"loss": model(batch[0]).sum() * 0, "x": batch[0].mean()}
+
+    options = {"epochs": 2, "optimizer": SGD, "seed": 0, "validation": line(10)}
+    history = training.fit(linear(), mean_of_x, line(10), augment=shift, **options)
+    mean = line(10).tensors[0].mean().item()
+    np.testing.assert_allclose(history["train_x"], mean + 100)
+    np.testing.assert_allclose(history["val_x"], mean)
+
+
+def test_schedule_is_stepped_after_every_batch():
+    def cycle(optimizer, steps):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+
+    history = training.fit(linear(), squares, line(10), epochs=4, optimizer=SGD, schedule=cycle, seed=0, batch_size=4)
+    optimizer = SGD(linear().parameters())
+    schedule = cycle(optimizer, 12)
+    rates = []
+    for _ in range(12):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert history["learning_rate"].tolist() == rates[2::3]
+    assert rates[-1] < 1e-4 < max(rates)
+
+
+def test_only_parameters_that_require_gradients_reach_the_optimizer():
+    model = linear()
+    model.bias.requires_grad_(False)
+    before = model.bias.clone()
+    training.fit(
+        model,
+        squares,
+        line(10),
+        epochs=2,
+        seed=0,
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=1),
+    )
+    assert torch.equal(model.bias, before)
+    assert not torch.equal(model.weight, linear().weight)
+
+
+def test_validation_leaves_model_and_statistics_alone():
+    plain, watched = victim.make_model(), victim.make_model()
+    options = {"epochs": 2, "optimizer": SGD, "seed": 0, "batch_size": 16}
+    training.fit(plain, victim.loss, victim.make_data(50, 1), **options)
+    training.fit(watched, victim.loss, victim.make_data(50, 1), validation=victim.make_data(20, 2), **options)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name]), name
+
+
+def test_global_states_after_a_fit_depend_on_the_seed_alone():
+    training.fit(linear(), squares, line(10), epochs=1, optimizer=SGD, seed=4)
+    one = draws()
+    torch.rand(17)
+    training.fit(linear(), squares, line(20), epochs=3, optimizer=SGD, seed=4)
+    assert draws() == one
+    torch.manual_seed(derive(4, "after fit"))
+    assert torch.rand(1).item() == one[2]
+
+
+# early stopping ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "stopped", "best"),
+    [
+        ([5, 4, 3, 4, 5, 1], 2, 5, 3),
+        ([5, 4, 3, 4, 5, 1], 3, 6, 6),
+        ([5, 4, 3, 2], 1, 4, 4),
+        ([3, 3, 3, 3], 2, 3, 1),  # equal is no improvement
+        ([1, 2, 0, 3, 4], 2, 5, 3),  # an improvement counts anew
+        ([1, 2, 3], 1, 2, 1),
+    ],
+)
+def test_stops_after_patience_epochs_and_ends_with_the_best(losses, patience, stopped, best):
+    model = Scripted(losses)
+    history = model.fit(patience=patience)
+    assert history.attrs == {"best_epoch": best, "stopped_epoch": stopped, "resumed_from": None}
+    assert history["val_loss"].tolist() == losses[:stopped]
+    assert (model.weight.item(), model.statistic.item()) == (best, best)
+
+
+def test_keep_last_and_best_without_patience():
+    for keep, patience, epoch in [
+        (None, None, 4),
+        ("best", None, 2),
+        ("last", None, 4),
+        ("last", 2, 4),
+        ("last", 1, 3),
+    ]:
+        model = Scripted([5, 4, 6, 7])
+        history = model.fit(keep=keep, patience=patience)
+        assert (model.weight.item(), model.statistic.item()) == (epoch, epoch), (keep, patience)
+        assert history.attrs["best_epoch"] == 2
+
+
+# checkpoints -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory):
+    """The three trainings that are to be killed, started together."""
+    environment = os.environ | {"PYTHONPATH": str(Path(training.__file__).parents[1])}
+    processes = {}
+    for point in ("within", "between", "writing"):
+        path = tmp_path_factory.mktemp(point) / "c.pt"
+        command = [sys.executable, victim.__file__, str(path), point]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+        processes[point] = process, path
+    yield processes
+    for process, _ in processes.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("point", ["within", "between", "writing"])
+def test_killed_and_run_again_ends_like_one_that_was_not(point, victims):
+    process, path = victims[point]
+    assert process.stdout.readline() == "here\n"
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert (path.parent / ".c.pt.tmp").exists() == (point == "writing")
+    with warnings.catch_warnings(action="error"):
+        resumed = victim.train(path)
+    after_resumed = draws()
+    assert resumed[1].attrs["resumed_from"] == {"within": 2, "between": 3, "writing": 2}[point]
+    same(resumed, victim.train())
+    assert draws() == after_resumed
+    assert [p.name for p in path.parent.iterdir()] == ["c.pt"]
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    path = tmp_path / "new folder" / "c.pt"
+    whole = victim.train(path)
+
+    def never(*_):
+        raise AssertionError("trained again")
+
+    never.__qualname__ = victim.loss.__qualname__
+    again = victim.train(path, never)
+    assert again[1].attrs["resumed_from"] == victim.EPOCHS
+    same(whole, again)
+
+
+def test_an_early_stop_is_resumed_as_such(tmp_path):
+    model = Scripted([3, 1, 2, 4, 0])
+    model.fit(patience=2, checkpoint=tmp_path / "c.pt")
+    again = Scripted([3, 1, 2, 4, 0])
+    history = again.fit(patience=2, checkpoint=tmp_path / "c.pt")
+    assert history.attrs == {"best_epoch": 2, "stopped_epoch": 4, "resumed_from": 4}
+    assert again.weight.item() == model.weight.item() == 2
+
+
+def checkpoint_of_two_epochs(path, **changes):
+    calls = []
+
+    def stop(model, batch, noise):
+        calls.append(model.training)
+        if sum(calls) > 8:  # 4 batches an epoch
+            raise KeyboardInterrupt
+        return victim.loss(model, batch, noise)
+
+    stop.__qualname__ = victim.loss.__qualname__
+    with pytest.raises(KeyboardInterrupt):
+        victim.train(path, stop, **changes)
+
+
+def test_state_of_a_gradient_scaler_is_restored(tmp_path):
+    def scaler():
+        return torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=3)
+
+    plain = victim.train()
+    watched = scaler()
+    scaled = victim.train(scaler=watched)
+    same(plain, scaled)  # scales are powers of two: exact
+    checkpoint_of_two_epochs(tmp_path / "c.pt", scaler=scaler())
+    restored = scaler()
+    resumed = victim.train(tmp_path / "c.pt", scaler=restored)
+    assert resumed[1].attrs["resumed_from"] == 2
+    same(plain, resumed)
+    assert restored.get_scale() == watched.get_scale() == 4.0 * 2**6  # 20 batches
+
+
+def damage(path, kind):
+    content = path.read_bytes()
+    middle = len(content) // 2
+    damaged = {
+        "empty": b"",
+        "truncated": content[:middle],
+        "last byte missing": content[:-1],
+        "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "text": b"not a checkpoint",
+        "pickle": pickle.dumps({"settings": {}}),
+    }
+    path.write_bytes(damaged[kind])
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "last byte missing", "flipped", "text", "pickle", "weights"])
+def test_a_damaged_checkpoint_is_moved_aside(kind, tmp_path):
+    path = tmp_path / "c.pt"
+    checkpoint_of_two_epochs(path)
+    if kind == "weights":
+        training.save_weights(linear(), path)
+    else:
+        damage(path, kind)
+    content = path.read_bytes()
+    with pytest.warns(UserWarning, match=r"c\.pt .*moved to c\.pt\.unusable, training starts afresh") as caught:
+        result = victim.train(path)
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert (tmp_path / "c.pt.unusable").read_bytes() == content
+    assert result[1].attrs["resumed_from"] is None
+    same(result, victim.train())
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "evil"),)
+
+    torch.save({"settings": Evil()}, tmp_path / "c.pt")
+    with pytest.warns(UserWarning, match="is damaged"):
+        victim.train(tmp_path / "c.pt", epochs=1)
+    with pytest.raises(ValueError, match="damaged"):
+        training.load_weights(linear(), tmp_path / "c.pt.unusable")
+    assert not (tmp_path / "evil").exists()
+
+
+def onecycle(optimizer, steps, pct_start):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-2, steps, pct_start=pct_start)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epochs": 6}, "epochs: 5 there, 6 here"),
+        ({"batch_size": 17}, "batch_size: 16 there, 17 here"),
+        ({"seed": 12}, "seed: 11 there, 12 here"),
+        ({"patience": 3}, "patience: 4 there, 3 here"),
+        ({"keep": "last"}, "keep"),
+        ({"validation": victim.make_data(21, 2)}, "validation: 20 there, 21 here"),
+        ({"optimizer": partial(torch.optim.Adam, lr=1e-2, weight_decay=0.1)}, "weight_decay"),
+        ({"optimizer": partial(torch.optim.NAdam, lr=1e-2)}, "NAdam"),
+        ({"schedule": None}, "schedule"),
+        ({"schedule": partial(onecycle, pct_start=0.5)}, "schedule"),
+        ({"augment": None}, "augment"),
+        ({"num_workers": 1}, "workers"),
+        ({"loss": partial(victim.loss)}, "loss"),
+        ({"fingerprint": {"sha256": "b"}}, 'fingerprint: {"sha256": "a"} there, {"sha256": "b"} here'),
+    ],
+)
+def test_a_checkpoint_of_other_arguments_is_moved_aside(changes, named, tmp_path):
+    path = tmp_path / "c.pt"
+    known = {"fingerprint": {"sha256": "a"}}
+    checkpoint_of_two_epochs(path, **known)
+    with pytest.warns(UserWarning, match=r"is of another run .*training starts afresh") as caught:
+        result = victim.train(path, **known | changes)
+    assert named in str(caught[0].message)
+    assert (tmp_path / "c.pt.unusable").exists()
+    same(result, victim.train(**known | changes))
+
+
+def test_a_checkpoint_of_another_model_is_moved_aside(tmp_path):
+    path = tmp_path / "c.pt"
+    options = {"optimizer": SGD, "epochs": 1, "seed": 0, "checkpoint": path}
+    training.fit(linear(), squares, line(10), **options)
+    data = TensorDataset(torch.zeros(10, 4), torch.zeros(10, 1))
+    with pytest.warns(UserWarning, match=r"shape of weight: \[1, 3\] there, \[1, 4\] here"):
+        training.fit(nn.Linear(4, 1), squares, data, **options)
+
+
+def test_disk_full_in_the_second_epoch_leaves_the_first_checkpoint(tmp_path, monkeypatch):
+    path, fsync, calls = tmp_path / "c.pt", os.fsync, []
+
+    def full(descriptor):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write .*c\.pt: No space left on device\. .*intact") as caught:
+        victim.train(path)
+    assert caught.value.errno == errno.ENOSPC
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+    resumed = victim.train(path)
+    assert resumed[1].attrs["resumed_from"] == 1
+    same(resumed, victim.train())
+
+
+# weights -----------------------------------------------------------------------------------------------------
+
+
+def test_weights_come_back(tmp_path):
+    model, other = victim.make_model(), victim.make_model()
+    training.fit(model, victim.loss, victim.make_data(50, 1), epochs=1, optimizer=SGD, seed=0)
+    training.save_weights(model, tmp_path / "folder" / "w.pt")
+    training.load_weights(other, tmp_path / "folder" / "w.pt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    assert other[1].num_batches_tracked == 1
+
+
+def test_weights_of_another_size_are_named(tmp_path):
+    training.save_weights(nn.Sequential(nn.Linear(3, 16), nn.Linear(16, 2)), tmp_path / "w.pt")
+    model = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(2, 2))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="5 tensors differ") as caught:
+        training.load_weights(model, tmp_path / "w.pt")
+    message = str(caught.value)
+    assert "0.weight: (16, 3) in the file, (8, 3) in the model" in message
+    assert "1.weight: (2, 16) in the file, (2, 8) in the model" in message
+    assert "latent_dim" in message
+    assert "1.bias" not in message
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    training.save_weights(nn.Linear(3, 1), tmp_path / "v.pt")
+    with pytest.raises(ValueError, match=r"bias: \(1,\) in the file, absent in the model"):
+        training.load_weights(nn.Linear(3, 1, bias=False), tmp_path / "v.pt")
+
+
+def test_weights_missing_damaged_or_a_full_disk(tmp_path):
+    path = tmp_path / "w.pt"
+    with pytest.raises(FileNotFoundError, match=r"w\.pt does not exist"):
+        training.load_weights(linear(), path)
+    training.save_weights(linear(), path)
+    content = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # the system refuses to write more
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*w\.pt: File too large"):
+            training.save_weights(nn.Linear(200, 200), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pt"]
+    with pytest.raises(OSError, match="cannot write"):
+        training.save_weights(linear(), path / "below a file")
+    damage(path, "truncated")
+    with pytest.raises(ValueError, match=r"w\.pt is damaged"):
+        training.load_weights(linear(), path)
+
+
+# bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["train", "val"])
+def test_a_loss_that_is_not_finite_is_named(phase):
+    data, bad = line(10), line(10)
+    bad.tensors[0][:] = torch.nan
+    images = {"train": (bad, data), "val": (data, bad)}[phase]
+
+    def parts(model, batch, noise):
+        values = squares(model, batch, noise)
+        return {"loss": values["loss"].nan_to_num(), "error": values["loss"]}
+
+    model = linear()
+    with pytest.raises(FloatingPointError, match=f"'error' is nan in epoch 1, {phase} batch 1"):
+        training.fit(model, parts, images[0], validation=images[1], epochs=3, optimizer=SGD, seed=0, batch_size=4)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_infinity_late_in_the_second_epoch_is_named():
+    calls = []
+
+    def late(model, batch, noise):
+        calls.append(1)
+        return squares(model, batch, noise)["loss"] * (torch.inf if len(calls) == 5 else 1)
+
+    with pytest.raises(FloatingPointError, match="'loss' is inf in epoch 2, train batch 2"):
+        training.fit(linear(), late, line(10), epochs=3, optimizer=SGD, seed=0, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"patience": 0, "validation": line(2)}, "patience is 0"),
+        ({"patience": 3}, "give validation="),
+        ({"keep": "best"}, "give validation="),
+        ({"keep": "first"}, "keep is 'first'"),
+        ({"data": line(0)}, "data is empty"),
+        ({"validation": line(0)}, "validation is empty"),
+        ({"device": "cuda"}, "the model is on cpu, device is cuda"),
+        ({"loss": lambda *_: {"kl": torch.zeros(1)}}, r"epoch 1, train batch 1 has \['kl'\]; expected \['loss'\]"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, message):
+    arguments = {"data": line(4), "loss": squares, "epochs": 1, "optimizer": SGD, "seed": 0} | arguments
+    with pytest.raises(ValueError, match=message):
+        training.fit(linear(), **arguments)
+
+
+# the progress bar --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("progress", "terminal", "after", "environment", "drawn"),
+    [
+        (None, False, 0.0, None, False),
+        (None, True, 0.0, None, True),
+        (None, True, 3600.0, None, False),
+        (True, False, 3600.0, None, True),
+        (False, True, 0.0, None, False),
+        (True, True, 0.0, "0", False),
+        (None, True, 0.0, "0", False),
+    ],
+)
+def test_progress_bar(progress, terminal, after, environment, drawn, monkeypatch, capsys):
+    monkeypatch.setattr(training, "BAR_AFTER", after)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setitem(sys.modules, "IPython", type("IPython", (), {"get_ipython": lambda: None}))
+    monkeypatch.delenv("XAI_PROGRESS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("XAI_PROGRESS", environment)
+    training.fit(linear(), squares, line(10), epochs=2, optimizer=SGD, seed=0, batch_size=4, progress=progress)
+    written = capsys.readouterr().err
+    assert ("6/6" in written) == drawn, written
+    assert drawn or written == ""

@@ -1,0 +1,25 @@
+"""Data sets with checksums: `load` reads them, `fetch` downloads them, `python -m xai_utils.data` is the command."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "ImageSet": "imageset",
+    "fetch": "store",
+    "load": "imageset",
+    "repository_root": "store",
+    "stratified_split": "imageset",
+}
+__all__ = ["ImageSet", "fetch", "load", "repository_root", "stratified_split"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module that holds `name` on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""`ImageSet`, the form in which every data set reaches a model, and `load`, which reads one by name."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xai_utils.data import store
+
+SPLITS = ("train", "val", "test")
+LOADERS = {"digits": "load_digits", "mnist": "load_mnist", "folder": "load_folder"}  # name = module of this package
+CYCLE = ("train", "train", "test", "train", "val", "train", "train", "test", "train", "train")  # 70 / 10 / 20
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with labels, split and ids; row i of every field belongs to one image."""
+
+    name: str
+    images: Tensor  # (N, C, H, W) float32 in [0, 1]
+    labels: Tensor  # (N,) int64
+    split: np.ndarray  # (N,) of "train" / "val" / "test"
+    ids: np.ndarray  # (N,) str, unique
+    class_names: tuple[str, ...]
+    provenance: dict[str, str]  # name, sha256, variant: "prepared" | "origin" | "embedded" | "own"
+
+    def __post_init__(self) -> None:
+        """Refuse what no model should be fed with: wrong shape or type, values outside [0, 1] or non-finite."""
+        n = len(self.labels)
+        if self.images.ndim != 4 or self.images.dtype != torch.float32 or len(self.images) != n:
+            raise ValueError(
+                f"{self.name}: images are {tuple(self.images.shape)} {self.images.dtype}, not ({n}, C, H, W) float32"
+            )
+        if self.labels.dtype != torch.int64 or self.split.shape != (n,) or self.ids.shape != (n,):
+            raise ValueError(f"{self.name}: labels must be ({n},) int64, split and ids ({n},) strings")
+        if n and not (self.images.min() >= 0 and self.images.max() <= 1):  # false for NaN, too
+            raise ValueError(f"{self.name}: pixel values must be finite and in [0, 1]")
+        if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
+            raise ValueError(f"{self.name}: labels must be in 0 … {len(self.class_names) - 1}")
+        if not set(self.split.tolist()) <= set(SPLITS):
+            raise ValueError(f"{self.name}: splits are {sorted(set(self.split.tolist()))}, expected {SPLITS}")
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def subset(self, split: str) -> "ImageSet":
+        """The images of one split, in their order. ValueError for an unknown split."""
+        _known_split(split)
+        return self.take(np.flatnonzero(self.split == split))
+
+    def take(self, rows: np.ndarray) -> "ImageSet":
+        """The images of the given row numbers, in that order."""
+        index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        picked = {"images": self.images[index], "labels": self.labels[index]}
+        return replace(self, **picked, split=self.split[rows], ids=self.ids[rows])
+
+
+def load(
+    name: str, *, split: str | None = None, limit: int | Mapping[str, int] | None = None, **options: object
+) -> ImageSet:
+    """Read a data set. Never downloads: `python -m xai_utils.data fetch NAME` does.
+
+    Args:
+        name: "digits", "mnist" or "folder" (your own images; option `folder`).
+        split: only this split.
+        limit: keep the first n images of each split (int), or of the splits named in a mapping.
+        **options: of the set's own loader: seed (digits, folder); folder, size, grey (folder).
+
+    Raises:
+        ValueError: unknown name, split or limit; a damaged file. TypeError: unknown option.
+        FileNotFoundError: the set is not there; the text names every place and how to get it.
+    """
+    if name not in LOADERS:
+        known = store.registry()
+        if name not in known:
+            raise store.unknown_name(name, {*known, *LOADERS})
+        raise ValueError(f"data set {name!r} has no loader yet: it comes with the paper that uses the set")
+    loader = getattr(import_module(f"xai_utils.data.{name}"), LOADERS[name])
+    if wrong := sorted(set(options) - set(inspect.signature(loader).parameters)):
+        allowed = ", ".join(["split", "limit", *inspect.signature(loader).parameters])
+        raise TypeError(f"data set {name!r} has no option {', '.join(map(repr, wrong))}; its options: {allowed}")
+    limits = _limits(limit)
+    if split is not None:
+        _known_split(split)
+    images = loader(**options)
+    wanted = (split,) if split else SPLITS
+    if split or limits:
+        rows = [np.flatnonzero(images.split == part)[: limits.get(part)] for part in wanted]
+        images = images.take(np.sort(np.concatenate(rows)))
+    return images
+
+
+def _known_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
+
+
+def _limits(limit: int | Mapping[str, int] | None) -> dict[str, int]:
+    """`limit` as a mapping split → number of images."""
+    limits = dict(limit) if isinstance(limit, Mapping) else {} if limit is None else dict.fromkeys(SPLITS, limit)
+    for split, n in limits.items():
+        _known_split(split)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"limit for {split} is {n!r}, expected an int of at least 1")
+    return limits
+
+
+def stratified_split(
+    labels: Sequence[int], ids: Sequence[str], *, seed: int, cycle: Sequence[str] = CYCLE
+) -> np.ndarray:
+    """Split every class in the same proportions, by nothing but ids and seed.
+
+    Within a class the ids are ordered by sha256("<seed>/<id>"), and the i-th gets cycle[i mod len(cycle)]. No random
+    generator is involved, so the split is the same with every version and does not depend on the order of the rows.
+
+    Returns:
+        (N,) array of "train" / "val" / "test".
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, expected an int of at least 0")
+    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(f"{seed}/{ids[i]}".encode()).digest())
+    place, out = dict.fromkeys(labels, 0), [""] * len(ids)
+    for i in order:
+        out[i] = cycle[place[labels[i]] % len(cycle)]
+        place[labels[i]] += 1
+    return np.array(out)

@@ -1,0 +1,19 @@
+"""Measures of explanations and of what they are judged by; each takes arrays or images, wherever they come from."""
+
+import importlib
+from typing import Any
+
+_STATISTICS = """auroc bootstrap bootstrap_seeds_images effect_size equivalence holm mean_std
+    paired_interval paired_t permutation_test proportion"""
+_HOME = {"RealismBand": "realism"} | dict.fromkeys(_STATISTICS.split(), "statistics")
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,24 @@
+"""Models, and how a model is run as the subject of an explanation or a measurement. Loaded on first use."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "IDCVAE": "id_cvae",
+    "SmallCNN": "cnn",
+    "as_found": "subject",
+    "check_images": "subject",
+    "target_indices": "subject",
+    "target_scores": "subject",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,271 @@
+"""Every figure of the suite, in one style: inputs beside their maps, one palette, named colour bars.
+
+Functions take arrays or tensors, return a matplotlib `Figure` and never call `plt.show()`.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+INK, ACCENT, SECOND, PALE = "#22313f", "#c8553d", "#2e6f95", "#e8ecef"
+SEQUENTIAL, DIVERGING = "magma", "RdBu_r"  # positive saliency · signed saliency, centred on zero
+
+_STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 110,
+    "savefig.bbox": "tight",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": plt.cycler(color=[SECOND, ACCENT, "#6a994e", "#8e6c8a", "#bc8034", "#577590"]),
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+}
+
+
+def use_style() -> None:
+    """Switch the house style on for this process; a notebook calls it once."""
+    plt.rcParams.update(_STYLE)
+
+
+def images(pictures: ArrayLike | Tensor, titles: Sequence[str] = (), columns: int = 10, title: str = "") -> Figure:
+    """A grid of images (N, H, W), (N, 1, H, W) or (N, 3, H, W) in [0, 1], `titles` above them."""
+    pictures = [_picture(p) for p in _array(pictures)]
+    rows = -(-len(pictures) // columns)
+    columns = min(columns, len(pictures))
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(0.95 * columns, (1.2 if len(titles) else 0.98) * rows + 0.3 * bool(title)),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for index, ax in enumerate(axes.flat):
+        if index < len(pictures):
+            _show(ax, pictures[index])
+            ax.set_title(titles[index] if index < len(titles) else "", fontsize=8)
+        else:
+            ax.axis("off")
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def morphs(
+    inputs: ArrayLike | Tensor,
+    frames: ArrayLike | Tensor,
+    labels: Sequence[str] = (),
+    odd: ArrayLike | None = None,
+    title: str = "",
+) -> Figure:
+    """One row per input: the input, then its morph's frames D(z_0, l) … D(z_n, l).
+
+    Args:
+        inputs: (N, C, H, W) images in [0, 1].
+        frames: (N, n + 1, C, H, W) of `explain.morph`.
+        labels: N row labels, for instance "1 → 2".
+        odd: (N, n + 1) bool; such frames are outlined.
+        title: of the whole figure.
+    """
+    inputs, frames = _array(inputs), _array(frames)
+    n, steps = frames.shape[:2]
+    fig, axes = plt.subplots(
+        n, steps + 2, figsize=(0.86 * (steps + 1.35), 0.95 * n + 0.45 + 0.25 * bool(title)),
+        squeeze=False, layout="constrained", width_ratios=[1, 0.35, *[1] * steps],
+    )  # fmt: skip
+    for row in range(n):
+        _show(axes[row, 0], _picture(inputs[row]))
+        axes[row, 0].set_ylabel(labels[row] if row < len(labels) else "", rotation=0, ha="right", va="center")
+        axes[row, 1].axis("off")
+        axes[row, 1].text(0.5, 0.5, "→", ha="center", va="center", fontsize=14, transform=axes[row, 1].transAxes)
+        for step in range(steps):
+            ax = axes[row, step + 2]
+            _show(ax, _picture(frames[row, step]))
+            if odd is not None and np.asarray(odd)[row, step]:
+                for spine in ax.spines.values():
+                    spine.set(visible=True, color=ACCENT, linewidth=2)
+    axes[0, 0].set_title("input x", fontsize=9)
+    for step in range(steps):
+        name = {0: "$D(z_0, l)$", steps - 1: "$D(z_n, l)$"}.get(step, f"$z_{{{step}}}$")
+        axes[0, step + 2].set_title(name, fontsize=9)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def saliency(
+    image: ArrayLike | Tensor,
+    maps: Mapping[str, ArrayLike | Tensor],
+    title: str = "",
+    quantity: str = "attribution",
+) -> Figure:
+    """The input and, at the same scale, each map (H, W) of `maps` with a colour bar of its own.
+
+    A map with negative values gets the diverging palette centred on zero, any other the sequential one from zero.
+    """
+    fig, axes = plt.subplots(
+        1, len(maps) + 1, figsize=(2.5 * (len(maps) + 1), 2.6), layout="constrained", squeeze=False
+    )
+    _show(axes[0, 0], _picture(_array(image)))
+    axes[0, 0].set_title("input")
+    for ax, (name, values) in zip(axes[0, 1:], maps.items()):
+        values = _array(values)
+        peak = float(np.abs(values).max()) or 1.0
+        signed = values.min() < 0
+        drawn = ax.imshow(values, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-peak if signed else 0, vmax=peak)
+        ax.set(title=name, xticks=[], yticks=[])
+        bar = fig.colorbar(drawn, ax=ax, shrink=0.75)
+        bar.set_label(quantity, fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def history(table: pd.DataFrame, columns: Sequence[str] = ("loss",), title: str = "", unit: str = "") -> Figure:
+    """Training and validation curves of `training.fit`'s table; the best epoch is marked where it is known."""
+    fig, axes = plt.subplots(1, len(columns), figsize=(4.3 * len(columns), 2.8), layout="constrained", squeeze=False)
+    for ax, column in zip(axes[0], columns):
+        for part, colour, style in (("train", SECOND, "-"), ("val", ACCENT, "--")):
+            if f"{part}_{column}" in table:
+                ax.plot(table["epoch"], table[f"{part}_{column}"], style, color=colour, label=part)
+        best = table.attrs.get("best_epoch")
+        if best is not None:
+            ax.axvline(best, color=INK, linewidth=0.8, linestyle=":")
+        ax.set(xlabel="epoch", ylabel=f"{column} ({unit})" if unit else column)
+        ax.legend()
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def flow(
+    boxes: Mapping[str, tuple[float, float, str]], arrows: Sequence[tuple[str, str, str]], title: str = ""
+) -> Figure:
+    """A drawn structure: `boxes` name -> (x, y, text) in units of one box, `arrows` (from, to, text)."""
+    xs, ys = [b[0] for b in boxes.values()], [b[1] for b in boxes.values()]
+    fig, ax = plt.subplots(
+        figsize=(1.75 * (max(xs) - min(xs) + 1), 1.15 * (max(ys) - min(ys) + 1)), layout="constrained"
+    )
+    for x, y, text in boxes.values():
+        ax.add_patch(
+            FancyBboxPatch((x - 0.36, y - 0.28), 0.72, 0.56, boxstyle="round,pad=0.03", facecolor=PALE, edgecolor=INK)
+        )
+        ax.text(x, y, text, ha="center", va="center", fontsize=9)
+    for source, goal, text in arrows:
+        (x0, y0, _), (x1, y1, _) = boxes[source], boxes[goal]
+        ax.add_patch(
+            FancyArrowPatch(
+                (x0, y0), (x1, y1), shrinkA=36 if y0 == y1 else 22, shrinkB=36 if y0 == y1 else 22,
+                arrowstyle="-|>", mutation_scale=12, color=INK, connectionstyle="arc3",
+            )
+        )  # fmt: skip
+        ax.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.08, text, ha="center", va="bottom", fontsize=8, color=ACCENT)
+    ax.set(xlim=(min(xs) - 0.5, max(xs) + 0.5), ylim=(min(ys) - 0.45, max(ys) + 0.45), aspect="auto")
+    ax.axis("off")
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def latent_path(
+    codes: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    paths: Mapping[str, ArrayLike | Tensor],
+    title: str = "",
+) -> Figure:
+    """Encodings (M, f) in their first two principal components, coloured by label, with `paths` (n + 1, f)."""
+    codes, labels = _array(codes), _array(labels)
+    centre = codes.mean(axis=0)
+    axes_2d = np.linalg.svd(codes - centre, full_matrices=False)[2][:2].T
+    fig, ax = plt.subplots(figsize=(5.4, 4.2), layout="constrained")
+    points = (codes - centre) @ axes_2d
+    cloud = ax.scatter(*points.T, c=labels, cmap="tab10", s=5, alpha=0.45, linewidths=0)
+    for (name, path), style in zip(paths.items(), ("o-", "s--", "^:")):
+        path = (_array(path) - centre) @ axes_2d
+        ax.plot(*path.T, style, color=INK if style == "o-" else ACCENT, markersize=4, linewidth=1.2, label=name)
+        ax.annotate("$z_0$", path[0], xytext=(5, 5), textcoords="offset points")
+    ax.set(xlabel="first principal component of E(x)", ylabel="second")
+    fig.colorbar(cloud, ax=ax, label="label", ticks=np.unique(labels))
+    ax.legend(loc="best")
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def distributions(
+    values: Mapping[str, ArrayLike], quantity: str, bound: float | None = None, title: str = ""
+) -> Figure:
+    """One horizontal box per entry of `values`, with every value as a dot; `bound` is drawn as a line."""
+    fig, ax = plt.subplots(figsize=(6.2, 0.55 * len(values) + 1.0), layout="constrained")
+    data = [np.asarray(v, dtype=float) for v in values.values()]
+    places = np.arange(len(data), 0, -1)
+    ax.boxplot(
+        data, positions=places, orientation="horizontal", widths=0.55, showfliers=False,
+        medianprops={"color": ACCENT, "linewidth": 2}, boxprops={"color": INK}, whiskerprops={"color": INK},
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for place, row in zip(places, data):
+        ax.scatter(row, place + rng.uniform(-0.18, 0.18, len(row)), s=6, color=SECOND, alpha=0.5, linewidths=0)
+    if bound is not None:
+        ax.axvline(bound, color=ACCENT, linestyle=":", linewidth=1)
+    ax.set_yticks(places, list(values))
+    ax.set_xlabel(quantity)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def morph_slider(frames: ArrayLike | Tensor, labels: Sequence[str] = (), size: int = 168) -> "VBox":
+    """A slider through the frames (n + 1, C, H, W) of one morph; shows what the static strip beside it shows."""
+    from ipywidgets import HTML, Image, IntSlider, VBox
+
+    pictures = [_png(_picture(frame), size) for frame in _array(frames)]
+    image = Image(value=pictures[0], format="png", width=size, height=size)
+    caption = HTML(value=labels[0] if labels else "")
+    slider = IntSlider(value=0, min=0, max=len(pictures) - 1, description="frame i")
+
+    def turn(change: Mapping[str, int]) -> None:
+        image.value = pictures[change["new"]]
+        caption.value = labels[change["new"]] if labels else ""
+
+    slider.observe(turn, names="value")
+    return VBox([slider, image, caption])
+
+
+def _array(values: ArrayLike | Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    """(H, W), (1, H, W) or (3, H, W) -> (H, W) or (H, W, 3), clipped to [0, 1]."""
+    image = np.clip(image, 0, 1)
+    if image.ndim == 3:
+        image = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1)
+    return image
+
+
+def _show(ax: Axes, picture: np.ndarray) -> None:
+    ax.imshow(picture, vmin=0, vmax=1, cmap="gray" if picture.ndim == 2 else None)
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _png(picture: np.ndarray, size: int) -> bytes:
+    from PIL import Image as PillowImage
+
+    buffer = BytesIO()
+    image = PillowImage.fromarray((picture * 255).round().astype(np.uint8))
+    image.resize((size, size), PillowImage.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,379 @@
+"""The papers against their reproduction: tables from records, a diff of two results trees, the printed report.
+
+    python -m xai_utils.report [--profile quick] [--check] [--results FOLDER]
+    python -m xai_utils.report diff A B | export | readme
+
+Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from xai_utils import claims, experiment
+from xai_utils.data.store import repository_root, resolve
+from xai_utils.experiment import Record
+from xai_utils.metrics.statistics import mean_std
+
+_COLUMNS = (6, 34, 38, 36)  # of the printed suite table: 120 characters with the gaps
+Folder = str | Path | None
+
+
+def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Record], list[str]]:
+    """Records of a results tree (default $XAI_RESULTS, else results/), and the problems of those left out.
+
+    Left out, each with its path: what cannot be read (half a record, another schema version), what lies under
+    another key than its own, and a seed whose parameters differ from those of its arm's lowest seed.
+    """
+    root, found, problems = resolve(results or experiment.results_root()), [], []
+    for path in sorted(root.rglob("record.json")):
+        if any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue  # a folder that a killed run was writing
+        try:
+            found.append((path, experiment.load_record(path)))
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    records: dict[tuple[str, str, str], list[Record]] = {}
+    for path, record in sorted(found, key=lambda entry: (entry[1].seed, entry[0])):
+        key = (record.profile, record.paper, record.arm)
+        own = root.joinpath(*key, f"seed_{record.seed}", "record.json")
+        if path != own:
+            problems.append(f"{path}: is the record of {'/'.join(own.relative_to(root).parts[:-1])}; move or delete it")
+            continue
+        if profile and record.profile != profile:
+            continue
+        first = records.setdefault(key, [record])[0]
+        names = {*first.parameters, *record.parameters} - {"seed"}
+        if other := sorted(n for n in names if first.parameters.get(n) != record.parameters.get(n)):
+            problems.append(
+                f"{path}: other parameters than seed {first.seed} ({', '.join(other)}); run one of them again"
+            )
+        elif record is not first:
+            records[key].append(record)
+    return [record for key in sorted(records) for record in records[key]], problems
+
+
+def load(results: Folder = None, profile: str | None = None) -> list[Record]:
+    """The usable records of a results tree, sorted by profile, paper, arm, seed; warns of each other one."""
+    records, problems = scan(results, profile)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return records
+
+
+def aggregate(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Metrics over the seeds of one arm: id → value (mean), std, n (seeds), low, high, unit.
+
+    A metric undefined in one seed is undefined (value None); one that a seed lacks is left out. The interval is the
+    wider of two at each end: the 95 % t interval of the seeds' values (n ≥ 2), which sees training noise, and the
+    mean of the runs' own ends, which see the sampling of test images. Neither alone covers both.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for name, first in records[0].metrics.items() if records else ():
+        found = [record.metrics[name] for record in records if name in record.metrics]
+        if len(found) < len(records):
+            continue
+        entry = {"value": None, "std": None, "n": len(found), "low": None, "high": None, "unit": first.unit}
+        if all(metric.value is not None for metric in found):
+            spread = mean_std([metric.value for metric in found])
+            half = stats.t.ppf(0.975, spread.n - 1) * spread.std / math.sqrt(spread.n) if spread.n > 1 else None
+            for end, sign, wider in (("low", -1, min), ("high", 1, max)):
+                own = [getattr(metric, end) for metric in found]
+                ends = [] if None in own else [fmean(own)]
+                ends += [] if half is None else [spread.mean + sign * half]
+                entry[end] = float(wider(ends)) if ends else None
+            entry |= {"value": spread.mean, "std": spread.std}
+        merged[name] = entry
+    return merged
+
+
+def run_table(record: Record) -> pd.DataFrame:
+    """One run: a row per claim with the paper's numbers, the run's, the verdict, and its evidence."""
+    paper = claims.load().papers[record.paper]
+    metrics = {name: metric.model_dump() | {"std": None} for name, metric in record.metrics.items()}
+    rows = {}
+    for claim, entry in paper.judged.items():
+        if verdict := record.claims.get(claim):
+            row = {"statement": entry.statement, "reported": _reported(paper, claim)}
+            row |= {"measured": _measured(entry, metrics, record.arm), "verdict": verdict.verdict}
+            rows[claim] = row | {"evidence": verdict.evidence}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
+
+
+def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
+    """Every run of a profile: paper, arm, seed, data, commit, stale modules, minutes, and a column per verdict."""
+    rows = []
+    for record in load(results, profile):
+        row = {"paper": record.paper, "arm": record.arm, "seed": record.seed}
+        row |= {"dataset": record.parameters.get("dataset", ""), "commit": _commit([record])}
+        row |= {"stale": ", ".join(experiment.stale(record)), "minutes": record.provenance.seconds / 60}
+        verdicts = [verdict.verdict for verdict in record.claims.values()]
+        rows.append(row | {name: verdicts.count(name) for name in claims.VERDICTS})
+    return pd.DataFrame(rows)
+
+
+def seeds_table(paper: str, arm: str = "main", profile: str = "standard", results: Folder = None) -> pd.DataFrame:
+    """Metrics of one arm over its seeds (see `aggregate`): mean, std, n, low, high, unit."""
+    table = aggregate([r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)])
+    frame = pd.DataFrame.from_dict(table, orient="index", columns=["value", "std", "n", "low", "high", "unit"])
+    return frame.rename(columns={"value": "mean"}).rename_axis("metric")
+
+
+def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
+    """Per claim: the paper | the committed standard result | the runs of `profile`; verdicts are made over seeds.
+
+    Without `results`, standard comes from the repository's results/ and `profile` from $XAI_RESULTS if that is set.
+    """
+    root = repository_root()
+    standard = load(results or root / "results", "standard")
+    other = load(results, profile)
+    fields = ("value", "n", "verdict", "evidence", "scale", "commit", "stale")
+    columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
+    columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
+    rows = []
+    for stem, paper in claims.load().papers.items():
+        if not (root / "notebooks" / f"{stem}.ipynb").is_file():
+            rows.append(dict.fromkeys(columns, "") | {"paper": stem, "statement": "no notebook yet"})
+            continue
+        for claim, entry in paper.judged.items():
+            for arm in entry.rule.arms:
+                row = [stem, claim, arm, entry.kind, entry.statement, _reported(paper, claim)]
+                for records in (standard, other):
+                    row += _judge(entry, [r for r in records if (r.paper, r.arm) == (stem, arm)])
+                rows.append(dict(zip(columns, row)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _judge(claim: claims.Claim, records: Sequence[Record]) -> list[Any]:
+    """One claim over the seeds of one arm: the fields of `suite_table`."""
+    if not records:
+        return ["", 0, "no record", "", "", "", ""]
+    metrics, first = aggregate(records), records[0]
+    try:
+        judged = claim.rule.evaluate(claim.kind, metrics, {**first.parameters, "arm": first.arm})
+        verdict, evidence = judged.verdict, judged.evidence
+    except claims.MissingMetric as error:  # records older than the rule
+        verdict, evidence = "no record", f"recorded before this rule: {error}"
+    seeds = f"{len(records)} seed{'s' * (len(records) > 1)}"
+    scale = f"{first.parameters['dataset']}, {seeds}" if "dataset" in first.parameters else seeds
+    stale = ", ".join(sorted({name for record in records for name in experiment.stale(record)}))
+    value = _measured(claim, metrics, first.arm)
+    return [value, len(records), verdict, evidence, scale, _commit(records), stale]
+
+
+def _commit(records: Sequence[Record]) -> str:
+    commits = (record.provenance.commit[:7] + "+changes" * bool(record.provenance.dirty) for record in records)
+    return ", ".join(dict.fromkeys(commits))
+
+
+def _reported(paper: claims.Paper, claim: str) -> str:
+    """The paper's numbers for a claim, if it has few; "" otherwise."""
+    numbers = [value for value in paper.reported(claim) if not isinstance(value.value, str)]
+    if len(numbers) > 3:
+        return f"{len(numbers)} numbers"
+    return "; ".join(f"{_name(v.id)} {_number(v.value, v.std, v.unit)}" for v in numbers)
+
+
+def _measured(claim: claims.Claim, metrics: dict[str, dict[str, Any]], arm: str) -> str:
+    """The number that the rule's first condition reads, and how many of its conditions hold."""
+    rule = claim.rule
+    if rule.never or arm not in rule.arms or rule.missing(metrics, arm):
+        return ""
+    entry = metrics[rule.conditions[0].metric]
+    text = f"{_name(rule.conditions[0].metric)} {_number(entry['value'], entry['std'], entry['unit'])}"
+    held = sum(condition.check(metrics).holds is True for condition in rule.conditions)
+    return text + (f"; {held} of {len(rule.conditions)} conditions hold" if len(rule.conditions) > 1 else "")
+
+
+def _name(metric: str) -> str:
+    return ".".join(metric.split(".")[2:])
+
+
+def _number(value: float | None, std: float | None, unit: str) -> str:
+    text = "not defined" if value is None else f"{value:.5g}"
+    if std is not None:  # equal numbers have a standard deviation of 1e-14
+        text += f" ± {std if std > 1e-9 * abs(value) else 0:.2g}"
+    return text + f" {unit}" * bool(unit)
+
+
+def diff(a: str | Path, b: str | Path, rel: float = 1e-6, absolute: float = 1e-9) -> pd.DataFrame:
+    """Differences of two results trees: key, what, name, a, b; empty if there are none.
+
+    Compared are which records there are, their parameters, verdicts, and metrics (value, low, high within
+    `rel` · max(|a|, |b|) or `absolute`; n and unit exactly). Provenance is not.
+
+    Raises:
+        FileNotFoundError: one of the two is no folder.
+    """
+    for folder in (a, b):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder} is no folder with results")
+    left, right = ({(r.profile, r.paper, r.arm, r.seed): r for r in load(Path(f).resolve())} for f in (a, b))
+    rows = []
+    for key in sorted({*left, *right}):
+        label = "/".join(map(str, key[:3])) + f"/seed_{key[3]}"
+        if key not in left or key not in right:
+            rows.append((label, "record", "", *("there" if key in side else "missing" for side in (left, right))))
+            continue
+        one, two = left[key], right[key]
+        rows += [(label, "parameter", *row) for row in _changes(one.parameters, two.parameters)]
+        verdicts = [{name: verdict.verdict for name, verdict in r.claims.items()} for r in (one, two)]
+        rows += [(label, "verdict", *row) for row in _changes(*verdicts)]
+        for name in sorted({*one.metrics, *two.metrics}):
+            found = [r.metrics[name].model_dump() if name in r.metrics else {} for r in (one, two)]
+            for field in ("value", "low", "high", "n", "unit"):
+                x, y = (side.get(field) if side else "missing" for side in found)
+                near = (
+                    isinstance(x, float) and isinstance(y, float) and math.isclose(x, y, rel_tol=rel, abs_tol=absolute)
+                )
+                if x != y and not near:
+                    rows.append((label, "metric", name if field == "value" else f"{name} {field}", x, y))
+                if not all(found):
+                    break
+    return pd.DataFrame(rows, columns=["key", "what", "name", "a", "b"])
+
+
+def _changes(one: dict[str, Any], two: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = [(name, one.get(name, "missing"), two.get(name, "missing")) for name in sorted({*one, *two})]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def missing(profile: str = "quick", results: Folder = None) -> list[str]:
+    """What is lacking: every notebook needs a usable main record of `profile` and of standard."""
+    root = repository_root()
+    there = [*scan(results)[0], *(scan(root / "results", "standard")[0] if results is None else [])]
+    main = {(record.profile, record.paper) for record in there if record.arm == "main"}
+    return [
+        f"{stem} has no {wanted} record: run notebooks/run {stem} {wanted} main 0"
+        for stem in claims.load().papers
+        for wanted in dict.fromkeys((profile, "standard"))
+        if (root / "notebooks" / f"{stem}.ipynb").is_file() and (wanted, stem) not in main
+    ]
+
+
+def suite_text(table: pd.DataFrame, profile: str = "quick") -> str:
+    """The suite table as plain text of at most 120 columns."""
+    titles, lines = {stem: paper.title for stem, paper in claims.load().papers.items()}, []
+    for stem, rows in table.groupby("paper", sort=False):
+        lines += ["", textwrap.shorten(f"{stem} · {titles[stem]}", 120, placeholder=" …")]
+        if not rows["claim"].iloc[0]:
+            lines.append("       no notebook yet")
+            continue
+        lines.append(_line(("claim", "the paper", "standard, committed", f"this {profile} run")))
+        lines.append(_line(tuple("-" * width for width in _COLUMNS)))
+        for _, row in rows.iterrows():
+            said = row["reported"] or textwrap.shorten(row["statement"], 90, placeholder=" …")
+            cells = [row["claim"], said + (f" (arm {row['arm']})" if row["arm"] != "main" else "")]
+            for label in ("standard", "run"):
+                parts = [row[f"{label}_verdict"]]
+                if row[f"{label}_n"]:
+                    parts += [row[f"{label}_value"], row[f"{label}_scale"]]
+                    parts += [f"commit {row[f'{label}_commit']}"] if label == "standard" else []
+                    parts += [f"STALE: {row[f'{label}_stale']}"] if row[f"{label}_stale"] else []
+                cells.append("; ".join(part for part in parts if part))
+            lines.append(_line(cells))
+    return "\n".join(lines[1:])
+
+
+def _line(cells: Sequence[str]) -> str:
+    wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, _COLUMNS)]
+    height = max(map(len, wrapped))
+    padded = [column + [""] * (height - len(column)) for column in wrapped]
+    joined = ("  ".join(part.ljust(width) for part, width in zip(row, _COLUMNS)) for row in zip(*padded))
+    return "\n".join(row.rstrip() for row in joined)
+
+
+def readme_table(results: Folder = None) -> str:
+    """Markdown: one row per paper, with its state and the standard profile's headline numbers."""
+    lines = ["| paper | state | the paper's numbers and ours (standard) |", "|---|---|---|"]
+    table = suite_table("standard", results)
+    for stem, paper in claims.load().papers.items():
+        rows = table[table["paper"] == stem]
+        if not rows["claim"].iloc[0]:
+            lines.append(f"| {paper.title} | no notebook yet | |")
+            continue
+        counts = rows[rows["claim"].str.startswith("P")]["standard_verdict"].value_counts(sort=False)
+        state = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        shown = rows[(rows["kind"] == "value") & (rows["standard_value"] != "")]
+        numbers = [
+            f"{row.claim}: {f'paper {row.reported}, ' * bool(row.reported)}ours {row.standard_value.partition(';')[0]} "
+            f"({row.standard_scale})"
+            for row in shown.itertuples()
+        ]
+        lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def export(results: Folder = None) -> list[Path]:
+    """Write tables/*.csv of a results tree: metrics per paper and arm over seeds, and the suite; quick is left out."""
+    root, written = resolve(results or experiment.results_root()), []
+    (root / "tables").mkdir(exist_ok=True)
+    kept = [record for record in load(root) if record.profile != "quick"]
+    tables = {"suite": suite_table("standard", root).filter(regex="^(?!run_)")}
+    for paper in dict.fromkeys(record.paper for record in kept):
+        arms = dict.fromkeys((record.profile, record.arm) for record in kept if record.paper == paper)
+        parts = {arm: seeds_table(paper, arm[1], arm[0], root) for arm in arms}
+        tables[paper] = pd.concat(parts, names=["profile", "arm"]).reset_index()
+    for name, table in tables.items():
+        written.append(root / "tables" / f"{name}.csv")
+        draft = written[-1].with_suffix(f".{os.getpid()}.tmp")
+        try:
+            table.to_csv(draft, index=False, lineterminator="\n")
+            os.replace(draft, written[-1])
+        finally:
+            draft.unlink(missing_ok=True)
+    return written
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="quick", help="the runs beside the standard ones (default: quick)")
+    parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a notebook lacks a record")
+    commands = parser.add_subparsers(dest="command", metavar="diff | export | readme")
+    compare = commands.add_parser("diff", help="compare two results trees; exit 1 if they differ")
+    compare.add_argument("a")
+    compare.add_argument("b")
+    compare.add_argument("--rel", type=float, default=1e-6)
+    compare.add_argument("--abs", type=float, default=1e-9)
+    commands.add_parser("export", help="write results/tables/*.csv")
+    commands.add_parser("readme", help="print the README's table of papers")
+    given = parser.parse_args(argv)
+    folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
+    status = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the problems are printed below, once each
+        if given.command == "diff":
+            found = diff(given.a, given.b, given.rel, given.abs)
+            print(found.to_string(index=False) if len(found) else "no difference")
+            status = int(len(found) > 0)
+        elif given.command == "export":
+            print("\n".join(map(str, export(given.results))))
+        elif given.command == "readme":
+            print(readme_table(given.results))
+        else:
+            print(suite_text(suite_table(given.profile, given.results), given.profile))
+            for line in missing(given.profile, given.results) if given.check else []:
+                print(f"MISSING {line}", file=sys.stderr)
+                status = 1
+    for problem in [problem for folder in folders for problem in scan(folder)[1]]:
+        print(f"PROBLEM {problem}", file=sys.stderr)
+        status = 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,312 @@
+"""Training: early stopping, best weights, and checkpoints from which a killed run ends as if it had not been."""
+
+import contextlib
+import functools
+import io
+import json
+import math
+import os
+import sys
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from tqdm import tqdm
+
+from xai_utils.seeds import derive, generator, seed_everything, worker_init
+
+History = pd.DataFrame
+BAR_AFTER = 10.0  # seconds until a progress bar shows that nobody asked for
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any, torch.Generator], Mapping[str, Tensor] | Tensor],
+    data: Dataset,
+    *,
+    epochs: int,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+    seed: int,
+    validation: Dataset | None = None,
+    schedule: Callable[[torch.optim.Optimizer, int], Any] | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    patience: int | None = None,
+    keep: str | None = None,
+    batch_size: int = 128,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    augment: Callable[[Any, torch.Generator], Any] | None = None,
+    num_workers: int = 0,
+    progress: bool | None = None,
+    fingerprint: str | Mapping[str, Any] | None = None,
+) -> History:
+    """Train `model` in place; it ends in eval mode, with the weights that `keep` says.
+
+    Everything random derives from (seed, epoch): order, augmentation, the loss's noise, and the global random
+    states, which are seeded at every epoch's start and after the fit. So a run that is killed at any point and
+    started again with the same arguments ends bit for bit like one that was not.
+
+    Args:
+        model: already on `device`; its memory format is left as it is.
+        loss: `loss(model, batch, generator)` -> batch means: a dict whose entry "loss" is minimised, or that one
+            tensor. `generator` lives on the CPU, so that the noise is the same on every device.
+        data: a map-style dataset. A TensorDataset is indexed a whole batch at a time and needs no workers.
+        epochs: the most epochs to train.
+        optimizer: made from the parameters that require gradients, as by `partial(torch.optim.Adam, lr=1e-4)`.
+        seed: of everything random here.
+        validation: measured after every epoch, in eval mode and without gradients.
+        schedule: `schedule(optimizer, total_steps)` -> a learning-rate schedule, stepped after every batch.
+        scaler: for float16 (autocast belongs into `loss`).
+        patience: stop after so many epochs in a row without a lower validation loss; None: never early.
+        keep: end with the weights of the lowest validation loss, "best" (the default with a patience), or of the
+            last epoch, "last" (the default without one; right for a schedule of fixed length).
+        batch_size: an epoch's last batch holds the remainder.
+        checkpoint: a file, replaced whole after every epoch. One that is damaged or of other arguments is moved to
+            `<name>.unusable` with a warning, and training starts afresh. The caller deletes it when done.
+        device: where batches are moved to.
+        augment: `augment(batch, generator)` -> batch, for training batches only, after the move to `device`.
+        num_workers: loader processes, for datasets other than TensorDataset.
+        progress: None shows a bar after 10 s in terminals and notebooks; XAI_PROGRESS=0 in the environment never.
+        fingerprint: what else a checkpoint must agree with: the run's parameters, the data's sha256 …
+
+    Returns:
+        One row per epoch: epoch, train_<name> and val_<name> (means over images), learning_rate (of the last batch),
+        seconds; in attrs best_epoch (None without validation), stopped_epoch, resumed_from (None: not resumed).
+
+    Raises:
+        ValueError: arguments that do not fit together. FloatingPointError: a loss that is not finite, naming
+        epoch, batch and component. OSError: the checkpoint cannot be written; the one before it is intact.
+    """
+    device = torch.device(device)
+    keep = keep or ("last" if patience is None else "best")
+    settings = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "keep": keep, "seed": seed}
+    _check(settings, model, data, validation, device)
+    optim = optimizer([p for p in model.parameters() if p.requires_grad])
+    steps = math.ceil(len(data) / batch_size)
+    parts = {"model": model, "optimizer": optim}
+    if schedule is not None:
+        parts["schedule"] = schedule(optim, epochs * steps)
+    parts["scaler"] = scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+    settings |= {"images": len(data), "validation": validation and len(validation), "workers": num_workers}
+    settings |= {"loss": loss, "augment": augment, "device": device.type, "fingerprint": fingerprint}
+    settings |= {f"shape of {name}": list(value.shape) for name, value in model.state_dict().items()}
+    settings |= {name: [type(part), _start(part)] for name, part in parts.items()}
+    settings = {name: json.dumps(v, default=_describe, sort_keys=True) for name, v in settings.items()}
+
+    saved = _resume(Path(checkpoint), settings) if checkpoint else None
+    rows, best = (saved["rows"], saved["best"]) if saved else ([], None)
+    resumed_from, rate = len(rows) or None, 0.0
+    for name, part in parts.items() if saved else ():
+        part.load_state_dict(saved[name])
+
+    def step(value: Tensor) -> None:
+        nonlocal rate
+        rate = float(optim.param_groups[0]["lr"])
+        optim.zero_grad(set_to_none=True)
+        scaler.scale(value).backward()
+        scaler.step(optim)
+        scaler.update()
+        if schedule is not None:
+            parts["schedule"].step()
+        bar.update()
+
+    def losses(phase: str, images: Dataset, order: tuple[Tensor, ...]) -> Iterator[Mapping[str, Tensor] | Tensor]:
+        noise, change = seeds(phase, "noise"), seeds(phase, "augment")
+        for batch in _batches(images, order, num_workers, seeds(phase, "workers")):
+            batch = _to(batch, device)
+            batch = augment(batch, change) if augment is not None and phase == "train" else batch
+            yield loss(model, batch, noise)
+
+    with _bar(progress, (epochs - len(rows)) * steps) as bar:
+        while len(rows) < epochs and (patience is None or not rows or len(rows) - _best(rows) < patience):
+            epoch, start = len(rows) + 1, time.perf_counter()
+            seeds = functools.partial(generator, seed, epoch)
+            seed_everything(derive(seed, "epoch", epoch))
+            model.train()
+            order = torch.randperm(len(data), generator=seeds("order")).split(batch_size)
+            row = {"epoch": epoch} | _means("train", epoch, losses("train", data, order), order, step)
+            if validation is not None:
+                model.eval()
+                order = torch.arange(len(validation)).split(batch_size)
+                with torch.no_grad():
+                    row |= _means("val", epoch, losses("val", validation, order), order)
+            rows.append(row | {"learning_rate": rate, "seconds": time.perf_counter() - start})
+            if keep == "best" and _best(rows) == epoch:
+                best = {name: value.clone() for name, value in model.state_dict().items()}
+            if checkpoint:
+                state = {name: part.state_dict() for name, part in parts.items()}
+                _write({"settings": settings, "rows": rows, "best": best} | state, Path(checkpoint))
+    if best is not None:
+        model.load_state_dict(best)
+    model.eval()
+    seed_everything(derive(seed, "after fit"))
+    history = History(rows)
+    best_epoch = None if validation is None else _best(rows)
+    history.attrs = {"best_epoch": best_epoch, "stopped_epoch": len(rows), "resumed_from": resumed_from}
+    return history
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write the model's state dict to `path`, whole or not at all; OSError says why it cannot be written."""
+    _write(model.state_dict(), Path(path))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a state dict into `model`; ValueError names tensors that differ, FileNotFoundError a missing file."""
+    state, own = _read(Path(path)), model.state_dict()
+    there, here = ({name: tuple(getattr(v, "shape", ())) for name, v in d.items()} for d in (state, own))
+    differ = [
+        f"{name}: {there.get(name, 'absent')} in the file, {here.get(name, 'absent')} in the model"
+        for name in here | there
+        if there.get(name) != here.get(name)
+    ]
+    if differ:
+        raise ValueError(
+            f"{path} does not fit this {type(model).__name__}; {len(differ)} tensors differ: "
+            f"{'; '.join(differ[:3])}. Build the model with the sizes that the file was trained with "
+            "(latent_dim, number of classes, widths …), or train again"
+        )
+    model.load_state_dict(state)
+
+
+def _check(
+    settings: dict[str, Any], model: nn.Module, data: Dataset, validation: Dataset | None, device: torch.device
+) -> None:
+    for name in ("epochs", "batch_size", "patience"):
+        if settings[name] is not None and settings[name] < 1:
+            raise ValueError(f"{name} is {settings[name]}; expected 1 or more")
+    for name, images in {"data": data, "validation": validation}.items():
+        if images is not None and len(images) == 0:
+            raise ValueError(f"{name} is empty; expected at least one image: check the split it was taken from")
+    if settings["keep"] not in ("best", "last"):
+        raise ValueError(f'keep is {settings["keep"]!r}; expected "best" or "last"')
+    if validation is None and (settings["patience"] is not None or settings["keep"] == "best"):
+        raise ValueError('patience and keep="best" go by the validation loss: give validation=, or drop them')
+    if elsewhere := {p.device.type for p in model.parameters()} - {device.type}:
+        raise ValueError(f"the model is on {elsewhere.pop()}, device is {device}: call model.to(device) first")
+
+
+def _batches(data: Dataset, order: tuple[Tensor, ...], num_workers: int, workers: torch.Generator) -> Iterable:
+    if type(data) is TensorDataset:
+        return (data[part] for part in order)
+    sampler = [part.tolist() for part in order]  # new workers every epoch: with persistent ones a resume differs
+    options = {"num_workers": num_workers, "worker_init_fn": worker_init, "generator": workers}
+    return DataLoader(data, batch_sampler=sampler, **options)
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Mapping):
+        return {name: _to(value, device) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(_to(value, device) for value in batch)
+    return batch.to(device) if isinstance(batch, Tensor) else batch
+
+
+def _means(
+    phase: str, epoch: int, losses: Iterator, order: tuple[Tensor, ...], step: Callable | None = None
+) -> dict[str, float]:
+    """Means of the loss's components over all images; `step`, if given, is called with every batch's loss."""
+    totals: dict[str, float] = {}
+    for number, (parts, images) in enumerate(zip(losses, order, strict=True), start=1):
+        place = f"epoch {epoch}, {phase} batch {number}"
+        parts = {"loss": parts} if isinstance(parts, Tensor) else parts
+        if "loss" not in parts or (totals and totals.keys() != parts.keys()):
+            raise ValueError(f"loss of {place} has {list(parts)}; expected {list(totals) or ['loss']}")
+        for name, part in parts.items():
+            value = part.item()
+            if not math.isfinite(value):
+                todo = "look for non-finite images, or lower the learning rate"
+                raise FloatingPointError(f"loss component {name!r} is {value} in {place}: {todo}")
+            totals[name] = totals.get(name, 0.0) + value * len(images)
+        if step is not None:
+            step(parts["loss"])
+    return {f"{phase}_{name}": total / sum(map(len, order)) for name, total in totals.items()}
+
+
+def _best(rows: list[dict]) -> int:
+    return min(rows, key=lambda row: row["val_loss"])["epoch"]  # of equals the first
+
+
+def _bar(wanted: bool | None, total: int) -> tqdm:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    watched = sys.stderr.isatty() or hasattr(shell, "kernel")
+    on = (watched if wanted is None else wanted) and os.environ.get("XAI_PROGRESS") != "0"
+    return tqdm(total=total, unit="batch", delay=0 if wanted else BAR_AFTER, disable=not on)
+
+
+def _start(part: Any) -> Any:
+    if isinstance(part, torch.optim.Optimizer):
+        return [{k: v for k, v in group.items() if k != "params"} for group in part.param_groups]
+    return None if isinstance(part, nn.Module) else part.state_dict()
+
+
+def _describe(value: Any) -> Any:
+    """What a checkpoint remembers of a setting that JSON does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
+def _resume(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        saved = _read(path)
+        there = saved.get("settings", {})
+        differ = [n for n in {**settings, **there} if settings.get(n) != there.get(n)]
+        if not differ:
+            return saved
+        values = "; ".join(f"{n}: {there.get(n)} there, {settings.get(n)} here" for n in differ[:2])
+        reason = f"is of another run ({values}; {len(differ)} settings differ)"
+    except ValueError:
+        reason = "is damaged"
+    aside = path.with_name(path.name + ".unusable")
+    os.replace(path, aside)
+    warnings.warn(f"checkpoint {path} {reason}: moved to {aside.name}, training starts afresh", stacklevel=3)
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: train first, or correct the path")
+    content = io.BytesIO(path.read_bytes())
+    try:
+        with zipfile.ZipFile(content) as archive:  # torch.load does not look at the archive's checksums
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
+        content.seek(0)
+        return dict(torch.load(content, map_location="cpu", weights_only=True))
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(f"{path} is damaged, or not a file of weights: {error}") from error
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    buffer = io.BytesIO()  # so a full disk fails in Python's write, not within torch's archive writer
+    torch.save(content, buffer)
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: the next write clears what a kill left
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror}. What stood there is intact; make room and run again"
+        raise OSError(error.errno, message) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
