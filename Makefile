@@ -16,7 +16,7 @@ SEEDS ?= 0
 ARMS ?= main
 MUTANTS ?=
 
-NBVAL = XAI_PROGRESS=0 $(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider notebooks
+NBVAL = $(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider tests/notebooks notebooks
 
 .PHONY: setup reproduce test lint unit notebooks test-portable mutants batch bench site lab clean
 .DELETE_ON_ERROR:
@@ -45,7 +45,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 unit: setup
-	$(BIN)/python -m pytest --durations=10 tests/unit tests/reference tests/notebooks
+	$(BIN)/python -m pytest --durations=10 tests/unit tests/reference
 
 notebooks: setup
 	$(NBVAL)

@@ -52,10 +52,10 @@ def run_tests(copy, tests):
     """Outcome of pytest in `copy`, "green", "red" (a test failed) or "broken" (it did not run), and what it printed."""
     environment = {name: value for name, value in os.environ.items() if name not in ("XAI_ROOT", "XAI_RESULTS")}
     environment |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    ask = "import xai_utils; print(xai_utils.__file__)"
-    asked = subprocess.run([sys.executable, "-c", ask], cwd=copy, env=environment, capture_output=True, text=True)
-    if asked.returncode == 0 and not Path(asked.stdout.strip()).is_relative_to(copy):
-        return "broken", f"the tests would import {asked.stdout.strip()}, not the copy in {copy}"
+    ask = [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('xai_utils').origin)"]
+    origin = subprocess.run(ask, cwd=copy, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    if not Path(origin).is_relative_to(copy):
+        return "broken", f"the tests would import {origin}, not the copy in {copy}"
     report = copy / "mutants-report.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
@@ -63,7 +63,7 @@ def run_tests(copy, tests):
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:
         return "broken", f"no end after {LONGEST} s"
-    text = asked.stderr + done.stdout + done.stderr
+    text = done.stdout + done.stderr
     if done.returncode == 0:
         return "green", text
     failures = list(ElementTree.parse(report).iter("failure")) if report.exists() else []
@@ -99,7 +99,7 @@ def main(arguments=None, path=LIST, root=ROOT):
             for entry, (outcome, text) in zip(group, pool.map(lambda m: verdict(m, root), group)):
                 words = {"green": "SURVIVED", "red": "RED WITHOUT A MUTATION", "broken": "DOES NOT RUN"}
                 said = wanted[expected] if outcome == expected else words[outcome]
-                print(f"{said:26}{entry['name']:44}{' '.join(entry['tests'])}", flush=True)
+                print(f"{said:26}{entry['name']:50} {' '.join(entry['tests'])}", flush=True)
                 if outcome != expected:
                     failed.append(entry["name"])
                     print("\n".join(text.splitlines()[-25:]), flush=True)

@@ -94,6 +94,7 @@ class Record(_Strict):
     arm: str
     seed: int
     parameters: dict[str, Plain | list[Plain]]
+    settings: dict[str, Plain | list[Plain]] = {}
     metrics: dict[str, Metric]
     claims: dict[str, claims.Verdict]
     figures: list[str]
@@ -151,7 +152,8 @@ def _checked(kind: Any, data: Any, what: object) -> Any:
         raise ValueError("\n  ".join([f"{what} is not valid; correct it:", *lines])) from None
 
 
-def _schema(root: Path, paper: str) -> dict[str, _Parameter]:
+def _schema(root: Path, paper: str) -> tuple[dict[str, _Parameter], dict[str, dict[str, Any]]]:
+    """The paper's parameters, and the settings of its arms (entry `arms`, which makes `arm` a parameter)."""
     known = {path.stem: path for path in sorted((root / "notebooks" / "parameters").glob("*.yaml"))}
     if paper not in known:
         raise FileNotFoundError(
@@ -162,10 +164,14 @@ def _schema(root: Path, paper: str) -> dict[str, _Parameter]:
         content = yaml.safe_load(known[paper].read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{known[paper]} is not valid YAML: {error}") from error
+    arms = {}
+    if isinstance(content, dict) and "arms" in content:
+        arms = _checked(dict[str, dict[str, Plain | list[Plain]]], content.pop("arms"), f"arms of {known[paper]}")
+        content["arm"] = {"type": "str", "choices": list(arms), "help": "what is compared; one run is one arm"}
     schema = _checked(dict[str, _Parameter], content, known[paper])
     if missing := {"profile", "seed"} - schema.keys():
         raise ValueError(f"{known[paper]} lacks {', '.join(sorted(missing))}: every paper has profile and seed.")
-    return schema
+    return schema, arms
 
 
 def _is_plain(value: Any) -> bool:
@@ -298,14 +304,17 @@ def _brief(values: list[claims.Value]) -> str:
 class Run:
     """A started run, made by `start`: it collects what is measured, and `record` writes it once.
 
-    Read-only by convention: paper, profile, arm, seed, parameters (a mapping), device (torch.device), folder.
+    Read-only by convention: paper, profile, arm, seed, parameters (a mapping), settings (a mapping, what the arm
+    sets in notebooks/parameters/<paper>.yaml), device (torch.device), folder.
     """
 
     def __init__(self, paper: str, names: Mapping[str, Any]) -> None:
         root = repository_root()
-        parameters = _validated(paper, _schema(root, paper), names)
+        schema, arms = _schema(root, paper)
+        parameters = _validated(paper, schema, names)
         self.paper, self.parameters = paper, MappingProxyType(parameters)
         self.profile, self.seed, self.arm = parameters["profile"], parameters["seed"], parameters.get("arm", "main")
+        self.settings = MappingProxyType(arms.get(self.arm, {}))
         for part in (self.profile, self.arm):
             if not re.fullmatch(_NAME, part, re.ASCII):
                 raise ValueError(f"{part!r} becomes a folder's name: use letters, digits, '_', '.' and '-'.")
@@ -438,6 +447,7 @@ class Run:
             paper=self.paper,
             seed=self.seed,
             parameters={k: list(v) if isinstance(v, tuple) else v for k, v in self.parameters.items()},
+            settings=dict(self.settings),
             metrics=self._metrics,
             claims=verdicts,
             figures=list(self._figures),
@@ -494,6 +504,12 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
     _active = run
     seeds.seed_everything(run.seed)
     return run
+
+
+def versions() -> pd.Series:
+    """Versions of Python and of the packages that a record names."""
+    here = provenance.environment()
+    return pd.Series({"python": here["python"], **here["packages"]}, name="version")
 
 
 def load_record(path: str | Path) -> Record:

@@ -23,7 +23,7 @@ INK, ACCENT, SECOND, PALE = "#22313f", "#c8553d", "#2e6f95", "#e8ecef"
 SEQUENTIAL, DIVERGING = "magma", "RdBu_r"  # positive saliency · signed saliency, centred on zero
 
 _STYLE = {
-    "figure.dpi": 100,
+    "figure.dpi": 84,
     "savefig.dpi": 110,
     "savefig.bbox": "tight",
     "font.size": 10,

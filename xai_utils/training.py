@@ -97,7 +97,7 @@ def fit(
     settings |= {"images": len(data), "validation": validation and len(validation), "workers": num_workers}
     settings |= {"loss": loss, "augment": augment, "device": device.type, "fingerprint": fingerprint}
     settings |= {f"shape of {name}": list(value.shape) for name, value in model.state_dict().items()}
-    settings |= {name: [type(part), _start(part)] for name, part in parts.items()}
+    settings |= parts
     settings = {name: json.dumps(v, default=_describe, sort_keys=True) for name, v in settings.items()}
 
     saved = _resume(Path(checkpoint), settings) if checkpoint else None
@@ -151,6 +151,11 @@ def fit(
     best_epoch = None if validation is None else _best(rows)
     history.attrs = {"best_epoch": best_epoch, "stopped_epoch": len(rows), "resumed_from": resumed_from}
     return history
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int, peak: float) -> torch.optim.lr_scheduler.OneCycleLR:
+    """One-cycle learning rate (Smith 2018) for `fit(schedule=partial(one_cycle, peak=…))`: up to `peak`, then down."""
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=total_steps)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -241,21 +246,17 @@ def _bar(wanted: bool | None, total: int) -> tqdm:
     return tqdm(total=total, unit="batch", delay=0 if wanted else BAR_AFTER, disable=not on)
 
 
-def _start(part: Any) -> Any:
-    if isinstance(part, torch.optim.Optimizer):
-        return [{k: v for k, v in group.items() if k != "params"} for group in part.param_groups]
-    return None if isinstance(part, nn.Module) else part.state_dict()
-
-
 def _describe(value: Any) -> Any:
     """What a checkpoint remembers of a setting that JSON does not know."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
-    if isinstance(value, Tensor):
-        return value.tolist()
-    return getattr(value, "__qualname__", type(value).__name__)
+    if isinstance(value, torch.optim.Optimizer):
+        return [type(value), [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]]
+    if isinstance(value, torch.optim.lr_scheduler.LRScheduler | torch.amp.GradScaler):
+        return [type(value), value.state_dict()]
+    return value.tolist() if isinstance(value, Tensor) else getattr(value, "__qualname__", type(value).__name__)
 
 
 def _resume(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:

@@ -44,12 +44,15 @@ def texts(notebook):
 
 
 def parameter_values(notebook):
-    """The assignments of the parameters cell, as papermill sees them: name = literal."""
+    """The assignments of the parameters cell: name = literal, or a, b = literal, literal."""
     values = {}
     for cell in code_cells(notebook):
         for line in ast.parse(cell.source).body if "parameters" in tags(cell) else []:
-            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
-            values[target.id] = ast.literal_eval(line.value)
+            target = line.targets[0] if isinstance(line, ast.Assign) else line.target
+            several = isinstance(target, ast.Tuple)
+            names = [name.id for name in (target.elts if several else [target])]
+            literal = ast.literal_eval(line.value)
+            values |= zip(names, literal if several else [literal], strict=True)
     return values
 
 
@@ -157,32 +160,33 @@ def test_the_notebooks_are_found():
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
 def test_every_notebook_keeps_to(guard):
-    faults = {path.stem: guard(nbformat.read(path, as_version=4)) for path in NOTEBOOKS}
-    assert not any(faults.values()), faults
+    faults = [f"{path.stem}: {fault}" for path in NOTEBOOKS for fault in guard(nbformat.read(path, as_version=4))]
+    assert faults == []
+
+
+def defaults(stem):
+    return parameter_values(nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4))
+
+
+def check_parameters(stem, values):
+    schema, _ = experiment._schema(ROOT, stem)
+    experiment._validated(stem, schema, values)  # names, types and ranges, as experiment.start sees them
 
 
 def test_defaults_are_the_quick_profile():
     for path in NOTEBOOKS:
-        values = parameter_values(nbformat.read(path, as_version=4))
-        schema = experiment._schema(ROOT, path.stem)
-        assert list(values) == list(schema), (
-            f"{path.stem}: the parameters cell and its YAML name the same, in one order"
-        )
-        experiment._validated(path.stem, schema, values)
-        assert values["profile"] == "quick"
-        assert values["seed"] == 0
-        quick = yaml.safe_load((FOLDER / f"profiles/quick/{path.stem}.yaml").read_text()) or {}
-        assert {name: values[name] for name in quick} == quick, f"{path.stem}: the quick profile is the defaults"
+        values = defaults(path.stem)
+        check_parameters(path.stem, values)
+        assert (values["profile"], values["seed"]) == ("quick", 0), path.stem
+        quick = yaml.safe_load((FOLDER / f"profiles/quick/{path.stem}.yaml").read_text(encoding="utf-8")) or {}
+        assert {name: values.get(name) for name in quick} == quick, path.stem
 
 
-def test_profiles_are_valid_parameters():
+def test_every_profile_fits_its_notebook():
     for path in PROFILES:
-        changes = yaml.safe_load(path.read_text()) or {}
-        notebook = FOLDER / f"{path.stem}.ipynb"
-        values = parameter_values(nbformat.read(notebook, as_version=4)) if notebook.exists() else {}
-        schema = experiment._schema(ROOT, path.stem)
-        schema = schema if values else {name: schema[name] for name in changes}
-        experiment._validated(path.stem, schema, values | changes | ({"profile": path.parent.name} if values else {}))
+        changes = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        assert changes.get("profile", path.parent.name) == path.parent.name, path
+        check_parameters(path.stem, defaults(path.stem) | changes | {"profile": path.parent.name})
 
 
 def test_every_notebook_has_every_profile():
@@ -214,7 +218,7 @@ def sound():
         code = v4.new_code_cell(f"x = {number}", execution_count=number, outputs=[table, printed])
         notebook.cells += [v4.new_markdown_cell("Text, see https://example.org/home/page."), code]
     cells = code_cells(notebook)
-    cells[0].source = 'profile = "quick"\nseed: int = 0\nwidths = [1, 2]'
+    cells[0].source = 'profile, arm = "quick", "main"\nseed: int = 0\nwidths = [1, 2]'
     cells[0].metadata.tags = ["parameters"]
     cells[3].metadata.tags = ["slider", "nbval-skip"]
     for cell in cells[5:10]:
@@ -285,7 +289,7 @@ def test_embedded_pictures_are_not_read_as_paths():
 
 
 def test_parameters_are_read_as_literals():
-    assert parameter_values(sound()) == {"profile": "quick", "seed": 0, "widths": [1, 2]}
+    assert parameter_values(sound()) == {"profile": "quick", "arm": "main", "seed": 0, "widths": [1, 2]}
 
 
 # nbval, with the settings beside this file ---------------------------------------------------------------------

@@ -14,7 +14,8 @@ PATIENCE = 20  # seconds after which a waiting test gives up
 class DataServer:
     """Serves `files` (name -> bytes). Each request takes the next entry of `script`; "ok" when it is used up.
 
-    ok | no-range (whole file, whatever was asked) | truncate N | stall N (N bytes, then silence) | hang (no header) |
+    ok | no-range (whole file, whatever was asked) | other-range (the same, but as a part from 0 on) | truncate N |
+    stall N (N bytes, then silence) | hang (no header) |
     wrong (one byte changed) | long (bytes too many) | gate (waits for `open_gate`) | status CODE | redirect URL
     """
 
@@ -76,7 +77,7 @@ class DataServer:
             request.send_response(int(value or 404))
             request.end_headers()
             return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and kind != "no-range" else 0
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and "-range" not in kind else 0
         if start >= len(body):
             request.send_response(416)
             request.end_headers()
@@ -86,8 +87,8 @@ class DataServer:
             rest = bytes([rest[0] ^ 1]) + rest[1:]
         if kind == "long":
             rest += b"more"
-        request.send_response(206 if start else 200)
-        if start:
+        request.send_response(206 if start or kind == "other-range" else 200)
+        if start or kind == "other-range":
             request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         request.send_header("Content-Length", str(len(rest)))
         request.end_headers()

@@ -19,8 +19,8 @@ PLATFORMS = (("linux", "x86_64"), ("darwin", "arm64"))
 
 def direct_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    return [Requirement(line) for line in lines]
+    lines = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [Requirement(line) for part in lines for line in part]
 
 
 def pinned(python, platform, machine):
@@ -86,7 +86,14 @@ def fake_python(folder, version):
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 14)])
 def test_other_pythons_are_refused_with_a_sentence(tmp_path, version):
-    command = ["make", "-C", str(ROOT), "setup", f"PYTHON={fake_python(tmp_path, version)}", f"VENV={tmp_path / 'venv'}"]
+    command = [
+        "make",
+        "-C",
+        str(ROOT),
+        "setup",
+        f"PYTHON={fake_python(tmp_path, version)}",
+        f"VENV={tmp_path / 'venv'}",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode != 0
     assert f"is Python {version[0]}.{version[1]}; this suite needs 3.11, 3.12 or 3.13" in result.stdout + result.stderr

@@ -50,7 +50,7 @@ papers:
         place: "§4.2"
         rule:
           arms: [main, improved]
-          comparable: {profile: [standard]}
+          comparable: {profile: [standard], flip: [true]}
           conditions: [{metric: P1.1.accuracy, test: at_least, bound: 98.13}]
       P1.2:
         kind: relation
@@ -415,10 +415,12 @@ def test_the_claims_table_is_stable_text():
     )
 
 
-def test_the_profile_and_arm_of_the_run_reach_the_rules():
+def test_profile_arm_and_parameters_reach_the_rules():
     run = measured(start(profile="standard", arm="improved"), accuracy=99.0)
     assert run.record().verdict[0] == "reproduced"
     assert run.folder.parts[-4:] == ("standard", PAPER, "improved", "seed_3")
+    run = measured(start(profile="standard", flip=False), accuracy=99.0)
+    assert run.record().verdict[0] == "not comparable"
 
 
 def test_a_missing_metric_stops_before_anything_is_written():

@@ -135,21 +135,21 @@ def test_odd_frames_judges_each_row_by_its_own_class():
     assert odd.tolist() == [[False, False, False], [True, True, False]]
 
 
-def test_shifted_moves_each_image_by_at_most_two_pixels_and_loses_nothing_inside():
+def test_shifted_moves_each_image_by_so_many_pixels_at_most_and_loses_nothing_inside():
     images = torch.zeros(300, 1, 9, 9)
     images[:, 0, 4, 4] = 1
-    moved, labels = paper.shifted((images, torch.arange(300)), torch.Generator().manual_seed(1))
+    moved, labels = paper.shifted((images, torch.arange(300)), torch.Generator().manual_seed(1), 2)
     places = {tuple(place) for place in moved[:, 0].nonzero()[:, 1:].tolist()}
     assert places == {(i, j) for i in range(2, 7) for j in range(2, 7)}
     assert labels.tolist() == list(range(300))
-    again, _ = paper.shifted((images, labels), torch.Generator().manual_seed(1))
+    again, _ = paper.shifted((images, labels), torch.Generator().manual_seed(1), 2)
     torch.testing.assert_close(moved, again)
 
 
 def test_shifted_keeps_the_channels_of_an_image_together():
     images = torch.rand(8, 3, 7, 7, generator=torch.Generator().manual_seed(2))
     images = images[:, :1] * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
-    moved, _ = paper.shifted((images, torch.zeros(8)), torch.Generator().manual_seed(5))
+    moved, _ = paper.shifted((images, torch.zeros(8)), torch.Generator().manual_seed(5), 1)
     torch.testing.assert_close(moved[:, 1], 2 * moved[:, 0])
     torch.testing.assert_close(moved[:, 2], 3 * moved[:, 0])
 

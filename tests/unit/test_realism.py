@@ -80,14 +80,14 @@ def test_training_images_have_distance_zero_and_five_in_a_hundred_are_beyond_the
 def test_far_from_the_origin_small_distances_survive_float32():
     train, labels = data(n=80)
     base = RealismBand(train, labels)
-    step = 2.0**-8  # exact in float32 beside 64, so that the data are the same but for the offset
+    step = 2.0**-10  # exact in float32 beside 4096, so that the data are the same but for the offset
     train = (train / step).round() * step
-    near, far = RealismBand(train, labels), RealismBand(train + 64, labels)
+    near, far = RealismBand(train, labels), RealismBand(train + 4096, labels)
     for label in range(3):
         assert far.leave_one_out[label].tolist() == near.leave_one_out[label].tolist()
         assert far.limit[label] == pytest.approx(base.limit[label], rel=0.02)
     probe = train[:1] + step
-    assert far.distance(probe + 64, labels[:1]).item() == pytest.approx(step * math.sqrt(20), rel=1e-6)
+    assert far.distance(probe + 4096, labels[:1]).item() == pytest.approx(step * math.sqrt(20), rel=1e-6)
 
 
 def test_realism_has_no_unit_and_no_origin():
@@ -144,6 +144,21 @@ def test_a_feature_function_replaces_the_pixels(monkeypatch):
         RealismBand(train, labels, lambda images: images.log() * 0 + torch.nan)
     with pytest.raises(ValueError, match="features gave 9 vectors for 60"):
         RealismBand(train, labels, lambda images: images[:1])
+
+
+def test_a_block_of_distances_stays_within_its_memory(monkeypatch):
+    blocks, addmm = [], torch.addmm
+
+    def recorded(*args, **options):
+        blocks.append(addmm(*args, **options))
+        return blocks[-1]
+
+    monkeypatch.setattr(torch, "addmm", recorded)
+    train, labels = data(n=300, classes=1)
+    RealismBand(train, labels, memory_mib=0.02)
+    assert sum(len(block) for block in blocks) == 300
+    assert max(len(block) for block in blocks) > 1
+    assert max(block.nbytes for block in blocks) <= 0.02 * 2**20
 
 
 def test_half_precision_and_graphs_are_taken():

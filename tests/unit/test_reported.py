@@ -248,16 +248,17 @@ def test_paper_1_in_its_two_arms_is_judged_by_its_own_claims():
     metrics = {name: {"value": 99.2, "low": 99.0, "high": 99.4} for name in (
         "P1.1.accuracy", "P1.3.misclassified", "P1.3.accuracy_kept", "P1.3.a.distance_difference",
         "P1.3.b.probability_difference_true", "P1.3.b.probability_difference_runner_up",
-        "P1.3.b.realism_difference_blend", "P1.4.odd_share",
+        "P1.3.b.realism_difference_blend", "P1.4.odd_share", "X1.2.odd_share_difference",
     )}  # fmt: skip
     place = {"dataset": "mnist", "profile": "standard"}
     main = claims.evaluate(REPORTED, "01_id_cvae_morphing", metrics, place)
     assert {k: v.verdict for k, v in main.items()} == {
         "P1.1": "reproduced", "P1.2": "not comparable", "P1.3": "partly", "P1.4": "partly",
-        "X1.1": "not tested", "X1.2": "not tested",
+        "X1.1": "not tested", "X1.2": "reproduced",
     }  # fmt: skip
     assert main["P1.3"].evidence.endswith("because the comparison with heat maps needs people; measured on mnist")
-    own = {name: {"value": 99.2, "low": 99.0, "high": 99.4} for name in ("X1.1.accuracy", "X1.2.odd_share_difference")}
+    own = dict.fromkeys(("X1.1.accuracy", "X1.2.odd_share_difference"), metrics["P1.1.accuracy"])
+    own["P1.3.misclassified"] = {"value": 80}
     improved = claims.evaluate(REPORTED, "01_id_cvae_morphing", own, place | {"arm": "improved"})
     assert [improved[k].verdict for k in ("P1.1", "P1.3", "X1.1", "X1.2")] == ["not tested"] * 2 + ["reproduced"] * 2
     assert improved["P1.1"].evidence == "belongs to arm main, not improved"

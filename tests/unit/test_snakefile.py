@@ -34,6 +34,8 @@ def checkout(tmp_path):
     run = tmp_path / "notebooks/run"
     run.write_text(FAKE_RUN)
     run.chmod(0o755)
+    (tmp_path / "xai_utils").mkdir()  # stands in for the real report
+    (tmp_path / "xai_utils/report.py").write_text("import sys\nprint('REPORT', *sys.argv[1:])\n")
     return tmp_path
 
 
@@ -91,7 +93,9 @@ def test_it_keeps_going_retries_resumes_and_follows_content_not_time(checkout):
         return [f"results/quick/01_first/main/seed_{k}/record.json" for k in seeds]
 
     plan = ["papers=01_first", "arms=main", "seeds=0,7", "--keep-going"]
-    assert snakemake(checkout, *plan).returncode != 0  # seed 7 fails, and once more; seed 0 is there
+    failed = snakemake(checkout, *plan)  # seed 7 fails, and once more; seed 0 is there
+    assert failed.returncode != 0
+    assert "REPORT --profile quick" in failed.stdout + failed.stderr
     assert "seed 7 fails" in (checkout / ".snakemake/log/runs/quick.01_first.main.seed_7.log").read_text()
     assert calls() == ["01_first quick main 0 2"] + ["01_first quick main 7 2"] * 2
     assert [(checkout / r).exists() for r in records(0, 7)] == [True, False]
@@ -99,6 +103,8 @@ def test_it_keeps_going_retries_resumes_and_follows_content_not_time(checkout):
     for path in (checkout / "notebooks").rglob("*.*"):
         os.utime(path)
     assert planned(snakemake(checkout, *plan, "-n")) == records(7)
+    assert "REPORT --profile quick" in snakemake(checkout, "papers=01_first", "arms=main", "seeds=0").stdout
+    assert not (checkout / "calls.txt").exists()
     notebook = checkout / "notebooks/01_first.ipynb"
     notebook.write_text(notebook.read_text().replace("x = 1", "x = 2"))
     assert planned(snakemake(checkout, *plan, "-n")) == records(0, 7)

@@ -17,14 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import training_victim as victim
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from xai_utils import training
 from xai_utils.seeds import derive, generator
-
-sys.path.insert(0, str(Path(__file__).parent))
-import training_victim as victim
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 

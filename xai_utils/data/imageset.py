@@ -9,6 +9,7 @@ from importlib import import_module
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from xai_utils.data import store
 
@@ -53,6 +54,10 @@ class ImageSet:
         """The images of one split, in their order. ValueError for an unknown split."""
         _known_split(split)
         return self.take(np.flatnonzero(self.split == split))
+
+    def tensors(self) -> TensorDataset:
+        """Images and labels as `training.fit` takes them."""
+        return TensorDataset(self.images, self.labels)
 
     def take(self, rows: np.ndarray) -> "ImageSet":
         """The images of the given row numbers, in that order."""

@@ -15,9 +15,12 @@ _HOME = {
     "ShapPartition": "baselines",
     "cam": "cam",
     "class_prototypes": "morph",
+    "decode_path": "morph",
     "features_and_gradients": "cam",
     "morph": "morph",
     "normalize": "cam",
+    "path_along_data": "morph",
+    "straight_path": "morph",
     "upsample": "cam",
 }
 __all__ = sorted(_HOME)

@@ -8,6 +8,8 @@ _HOME = {
     "SmallCNN": "cnn",
     "as_found": "subject",
     "check_images": "subject",
+    "kl_divergence": "id_cvae",
+    "reconstruction_loss": "id_cvae",
     "target_indices": "subject",
     "target_scores": "subject",
 }

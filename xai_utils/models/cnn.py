@@ -37,8 +37,11 @@ class SmallCNN(nn.Module):
         if images.ndim != 4 or images.shape[1] != self.in_channels or min(images.shape[2:]) < 16:
             expected = f"(N, {self.in_channels}, H, W) with H and W at least 16"
             raise ValueError(f"images: got shape {tuple(images.shape)}; expected {expected}")
-        features = self.last_conv(self.trunk(images))
-        return self.head(torch.flatten(self.pool(features), 1))
+        return self.head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the linear layer sees (N, 2·width): the last feature maps, averaged over their grid."""
+        return torch.flatten(self.pool(self.last_conv(self.trunk(images))), 1)
 
 
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:

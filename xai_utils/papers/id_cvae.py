@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from xai_utils.explain.morph import ConditionalAutoencoder, decode_path, path_along_data
 from xai_utils.seeds import numpy_rng
 
-SHIFT = 2  # pixels, of the arm `improved`
-
 
 class Realism(Protocol):
     """`metrics.realism.RealismBand`: how far an image is from the training images of a class."""
@@ -52,16 +50,16 @@ def layers(model: nn.Module) -> list[tuple[str, str, str, int]]:
     return rows
 
 
-def shifted(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) moved by up to `SHIFT` pixels each way, zeros behind; each image by its own draw."""
+def shifted(batch: tuple[Tensor, Tensor], generator: torch.Generator, pixels: int) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) moved by up to `pixels` each way, zeros behind; each image by its own draw."""
     images, labels = batch
     n, channels, height, width = images.shape
-    dy, dx = torch.randint(0, 2 * SHIFT + 1, (2, n, 1, 1, 1), generator=generator).to(images.device)
+    dy, dx = torch.randint(0, 2 * pixels + 1, (2, n, 1, 1, 1), generator=generator).to(images.device)
     rows = torch.arange(height, device=images.device)[:, None] + dy
     columns = torch.arange(width, device=images.device) + dx
     which = torch.arange(n, device=images.device)[:, None, None, None]
     channel = torch.arange(channels, device=images.device)[:, None, None]
-    return F.pad(images, (SHIFT,) * 4)[which, channel, rows, columns], labels
+    return F.pad(images, (pixels,) * 4)[which, channel, rows, columns], labels
 
 
 @torch.no_grad()
