@@ -3,6 +3,7 @@
 #   make test        set up, lint, unit and reference tests, every notebook by nbval
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=main        many runs, resumable
+#   make execute     run the notebooks in place, after a change
 #   make test-portable (other CPU kernels) · mutants · bench · site · setup · clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -18,7 +19,7 @@ MUTANTS ?=
 
 NBVAL = $(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider tests/notebooks notebooks
 
-.PHONY: setup reproduce test lint unit notebooks test-portable mutants batch bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks execute test-portable mutants batch bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -49,6 +50,12 @@ unit: setup
 
 notebooks: setup
 	$(NBVAL)
+
+# run the notebooks in place at their defaults, as they are committed
+execute: setup
+	@for paper in $(PAPERS); do folder=$$(mktemp -d); \
+	  XAI_RESULTS=$$folder XAI_PROGRESS=0 $(BIN)/papermill notebooks/$$paper.ipynb notebooks/$$paper.ipynb -k python3 --no-progress-bar \
+	    && notebooks/clean notebooks/$$paper.ipynb; status=$$?; rm -rf $$folder; test $$status = 0 || exit 1; done
 
 # measured numbers differ in the fifth digit between processors; what nbval compares must not
 test-portable: setup

@@ -23,7 +23,7 @@ INK, ACCENT, SECOND, PALE = "#22313f", "#c8553d", "#2e6f95", "#e8ecef"
 SEQUENTIAL, DIVERGING = "magma", "RdBu_r"  # positive saliency · signed saliency, centred on zero
 
 _STYLE = {
-    "figure.dpi": 84,
+    "figure.dpi": 72,
     "savefig.dpi": 110,
     "savefig.bbox": "tight",
     "font.size": 10,
@@ -86,7 +86,7 @@ def morphs(
     inputs, frames = _array(inputs), _array(frames)
     n, steps = frames.shape[:2]
     fig, axes = plt.subplots(
-        n, steps + 2, figsize=(0.86 * (steps + 1.35), 0.95 * n + 0.45 + 0.25 * bool(title)),
+        n, steps + 2, figsize=(0.74 * (steps + 1.35), 0.82 * n + 0.4 + 0.25 * bool(title)),
         squeeze=False, layout="constrained", width_ratios=[1, 0.35, *[1] * steps],
     )  # fmt: skip
     for row in range(n):
@@ -138,7 +138,7 @@ def saliency(
 
 def history(table: pd.DataFrame, columns: Sequence[str] = ("loss",), title: str = "", unit: str = "") -> Figure:
     """Training and validation curves of `training.fit`'s table; the best epoch is marked where it is known."""
-    fig, axes = plt.subplots(1, len(columns), figsize=(4.3 * len(columns), 2.8), layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.2 * len(columns), 2.5), layout="constrained", squeeze=False)
     for ax, column in zip(axes[0], columns):
         for part, colour, style in (("train", SECOND, "-"), ("val", ACCENT, "--")):
             if f"{part}_{column}" in table:
@@ -166,14 +166,15 @@ def flow(
         )
         ax.text(x, y, text, ha="center", va="center", fontsize=9)
     for source, goal, text in arrows:
-        (x0, y0, _), (x1, y1, _) = boxes[source], boxes[goal]
+        start, end = np.array(boxes[source][:2], dtype=float), np.array(boxes[goal][:2], dtype=float)
+        way = end - start
+        edge = way * min(0.39 / abs(way[0]) if way[0] else np.inf, 0.31 / abs(way[1]) if way[1] else np.inf)
         ax.add_patch(
             FancyArrowPatch(
-                (x0, y0), (x1, y1), shrinkA=36 if y0 == y1 else 22, shrinkB=36 if y0 == y1 else 22,
-                arrowstyle="-|>", mutation_scale=12, color=INK, connectionstyle="arc3",
+                start + edge, end - edge, shrinkA=0, shrinkB=0, arrowstyle="-|>", mutation_scale=12, color=INK
             )
         )  # fmt: skip
-        ax.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.08, text, ha="center", va="bottom", fontsize=8, color=ACCENT)
+        ax.text(*((start + end) / 2 + [0, 0.06]), text, ha="center", va="bottom", fontsize=8, color=ACCENT)
     ax.set(xlim=(min(xs) - 0.5, max(xs) + 0.5), ylim=(min(ys) - 0.45, max(ys) + 0.45), aspect="auto")
     ax.axis("off")
     fig.suptitle(title, fontsize=11)
@@ -190,15 +191,19 @@ def latent_path(
     codes, labels = _array(codes), _array(labels)
     centre = codes.mean(axis=0)
     axes_2d = np.linalg.svd(codes - centre, full_matrices=False)[2][:2].T
-    fig, ax = plt.subplots(figsize=(5.4, 4.2), layout="constrained")
+    fig, ax = plt.subplots(figsize=(4.8, 3.7), layout="constrained")
     points = (codes - centre) @ axes_2d
-    cloud = ax.scatter(*points.T, c=labels, cmap="tab10", s=5, alpha=0.45, linewidths=0)
+    names, rank = np.unique(labels, return_inverse=True)
+    palette = plt.get_cmap("tab10", 10).resampled(len(names)) if len(names) <= 10 else plt.get_cmap("turbo", len(names))
+    cloud = ax.scatter(*points.T, c=rank, cmap=palette, vmin=-0.5, vmax=len(names) - 0.5, s=6, alpha=0.6, linewidths=0)
     for (name, path), style in zip(paths.items(), ("o-", "s--", "^:")):
         path = (_array(path) - centre) @ axes_2d
         ax.plot(*path.T, style, color=INK if style == "o-" else ACCENT, markersize=4, linewidth=1.2, label=name)
-        ax.annotate("$z_0$", path[0], xytext=(5, 5), textcoords="offset points")
+        for text, end in (("$z_0$", path[0]), ("$z_n$", path[-1])):
+            ax.annotate(text, end, xytext=(6, 4), textcoords="offset points", fontweight="bold")
     ax.set(xlabel="first principal component of E(x)", ylabel="second")
-    fig.colorbar(cloud, ax=ax, label="label", ticks=np.unique(labels))
+    bar = fig.colorbar(cloud, ax=ax, label="label")
+    bar.set_ticks(range(len(names)), labels=[str(name) for name in names])
     ax.legend(loc="best")
     fig.suptitle(title, fontsize=11)
     return fig
