@@ -545,7 +545,7 @@ def same_result(a: Record, b: Record) -> list[str]:
 
 
 def stale(record: Record, root: Path | None = None) -> list[str]:
-    """Names of the modules, notebook and profile that have changed or gone since `record` was made.
+    """Names of the modules, notebook, profile and settings of the arm that have changed or gone since `record`.
 
     Args:
         record: from `load_record`.
@@ -556,4 +556,7 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
         path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
         if not path.is_file() or provenance.hash_file(path) != known:
             changed.append(name)
-    return changed
+    schema = f"notebooks/parameters/{record.paper}.yaml"
+    there = (root or repository_root()) / schema
+    settings = _schema(root or repository_root(), record.paper)[1].get(record.arm, {}) if there.is_file() else {}
+    return changed + [f"{schema} (arm {record.arm})"] * (settings != record.settings)

@@ -55,8 +55,8 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
         if profile and record.profile != profile:
             continue
         first = records.setdefault(key, [record])[0]
-        names = {*first.parameters, *record.parameters} - {"seed"}
-        if other := sorted(n for n in names if first.parameters.get(n) != record.parameters.get(n)):
+        one, two = (r.parameters | r.settings for r in (first, record))
+        if other := sorted(n for n in {*one, *two} - {"seed"} if one.get(n) != two.get(n)):
             problems.append(
                 f"{path}: other parameters than seed {first.seed} ({', '.join(other)}); run one of them again"
             )
@@ -228,7 +228,7 @@ def diff(a: str | Path, b: str | Path, rel: float = 1e-6, absolute: float = 1e-9
             rows.append((label, "record", "", *("there" if key in side else "missing" for side in (left, right))))
             continue
         one, two = left[key], right[key]
-        rows += [(label, "parameter", *row) for row in _changes(one.parameters, two.parameters)]
+        rows += [(label, "parameter", *row) for row in _changes(one.parameters | one.settings, two.parameters | two.settings)]
         verdicts = [{name: verdict.verdict for name, verdict in r.claims.items()} for r in (one, two)]
         rows += [(label, "verdict", *row) for row in _changes(*verdicts)]
         for name in sorted({*one.metrics, *two.metrics}):
