@@ -4,7 +4,7 @@
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=main        many runs, resumable
 #   make execute     run the notebooks in place, after a change
-#   make test-portable (other CPU kernels) · mutants · bench · site · setup · clean
+#   make test-portable (other CPU kernels) · mutants · tables · bench · site · setup · clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -19,7 +19,7 @@ MUTANTS ?=
 
 NBVAL = $(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider tests/notebooks notebooks
 
-.PHONY: setup reproduce test lint unit notebooks execute test-portable mutants batch bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks execute test-portable mutants batch tables bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -66,6 +66,11 @@ mutants: setup
 
 batch: setup
 	$(BIN)/snakemake --cores 2 --keep-going --rerun-incomplete --config profile="$(PROFILE)" papers="$(PAPERS)" seeds="$(SEEDS)" arms="$(ARMS)"
+
+# results/tables/*.csv and the README's table, from the committed records
+tables: setup
+	$(BIN)/python -m xai_utils.report --results results export
+	$(BIN)/python -m xai_utils.report --results results readme
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done

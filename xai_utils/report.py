@@ -228,7 +228,9 @@ def diff(a: str | Path, b: str | Path, rel: float = 1e-6, absolute: float = 1e-9
             rows.append((label, "record", "", *("there" if key in side else "missing" for side in (left, right))))
             continue
         one, two = left[key], right[key]
-        rows += [(label, "parameter", *row) for row in _changes(one.parameters | one.settings, two.parameters | two.settings)]
+        rows += [
+            (label, "parameter", *row) for row in _changes(one.parameters | one.settings, two.parameters | two.settings)
+        ]
         verdicts = [{name: verdict.verdict for name, verdict in r.claims.items()} for r in (one, two)]
         rows += [(label, "verdict", *row) for row in _changes(*verdicts)]
         for name in sorted({*one.metrics, *two.metrics}):
@@ -316,6 +318,22 @@ def readme_table(results: Folder = None) -> str:
     return "\n".join(lines)
 
 
+def update_readme(path: Path, results: Folder = None) -> bool:
+    """Put `readme_table` between the marks of the README at `path`; ValueError: no marks. True if it changed."""
+    text = path.read_text(encoding="utf-8")
+    marks = ("<!-- papers:begin -->\n", "<!-- papers:end -->\n")
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        raise ValueError(f"{path}: expected the lines {' and '.join(mark.strip() for mark in marks)}")
+    new = f"{before}{begin}{readme_table(results)}\n{end}{after}"
+    if new != text:
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(new, encoding="utf-8")
+        os.replace(draft, path)
+    return new != text
+
+
 def export(results: Folder = None) -> list[Path]:
     """Write tables/*.csv of a results tree: metrics per paper and arm over seeds, and the suite; quick is left out."""
     root, written = resolve(results or experiment.results_root()), []
@@ -350,7 +368,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     compare.add_argument("--rel", type=float, default=1e-6)
     compare.add_argument("--abs", type=float, default=1e-9)
     commands.add_parser("export", help="write results/tables/*.csv")
-    commands.add_parser("readme", help="print the README's table of papers")
+    commands.add_parser("readme", help="bring the README's table of papers up to date")
     given = parser.parse_args(argv)
     folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
     status = 0
@@ -363,7 +381,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif given.command == "export":
             print("\n".join(map(str, export(given.results))))
         elif given.command == "readme":
-            print(readme_table(given.results))
+            changed = update_readme(repository_root() / "README.md", given.results)
+            print("README.md: table of papers " + ("changed" if changed else "is up to date"))
         else:
             print(suite_text(suite_table(given.profile, given.results), given.profile))
             for line in missing(given.profile, given.results) if given.check else []:
