@@ -36,7 +36,7 @@ reproduce: setup
 	@failed=; for paper in $(PAPERS); do \
 	  echo "── $$paper (quick profile, seed 0)"; notebooks/run $$paper quick main 0 || failed="$$failed $$paper"; done; \
 	$(BIN)/python -m xai_utils.report --profile quick --check; status=$$?; \
-	test -z "$$failed" || { echo "failed:$$failed (the error stands in results/quick/<paper>/main/seed_0/notebook.failed.ipynb)"; exit 1; }; \
+	test -z "$$failed" || { echo "failed:$$failed (the error stands above, and in $${XAI_RESULTS:-results}/quick/<paper>/main/seed_0/notebook.failed.ipynb)"; exit 1; }; \
 	exit $$status
 
 test: lint unit notebooks
@@ -59,7 +59,7 @@ execute: setup
 
 # measured numbers differ in the fifth digit between processors; what nbval compares must not
 test-portable: setup
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(NBVAL)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(NBVAL) -k ipynb
 
 mutants: setup
 	$(BIN)/python tests/mutants.py $(MUTANTS)
