@@ -14,7 +14,7 @@ STAMP = $(VENV)/.suite-installed
 PAPERS ?= $(basename $(notdir $(wildcard notebooks/0[1-5]_*.ipynb)))
 PROFILE ?= quick
 SEEDS ?= 0
-ARMS ?= main
+ARMS ?=
 MUTANTS ?=
 
 NBVAL = $(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider tests/notebooks notebooks

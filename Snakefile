@@ -48,7 +48,7 @@ def chosen_papers():
 
 def chosen_arms(paper):
     schema = yaml.safe_load((HERE / f"notebooks/parameters/{paper}.yaml").read_text(encoding="utf-8"))
-    there = schema.get("arm", {}).get("choices") or ["main"]
+    there = list(schema.get("arms") or ["main"])
     if unknown := [arm for arm in words("arms") if arm not in there]:
         raise WorkflowError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(there)}")
     return list(dict.fromkeys(words("arms"))) or there

@@ -3,6 +3,7 @@
 A run lives in ``<results>/<profile>/<paper>/<arm>/seed_<k>/``; its files appear there together, in `Run.record`.
 """
 
+import atexit
 import difflib
 import io
 import json
@@ -504,6 +505,13 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
     _active = run
     seeds.seed_everything(run.seed)
     return run
+
+
+@atexit.register
+def _give_up() -> None:
+    """A process that ends without a record, such as a failed notebook's kernel, leaves no lock file behind."""
+    if _active:
+        _active._close("has ended with its process")
 
 
 def versions() -> pd.Series:

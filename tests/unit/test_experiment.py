@@ -715,3 +715,72 @@ def test_the_published_fields_are_closed():
     for bad in (math.nan, math.inf, "1"):
         with pytest.raises(ValueError, match="value"):
             experiment.Metric(value=bad)
+
+
+# arms: an entry of the parameter file that makes `arm` a parameter, and the settings of each ------------------------
+
+ARMS = """
+arms:
+  main: {contrast: 0.0}
+  improved: {contrast: 10.0, shift: 1, widths: [8, 16], schedule: null}
+"""
+
+
+def with_arms(repository, text=ARMS):
+    lines = [line for line in SCHEMA.splitlines() if not line.startswith("arm:")]
+    (repository / f"notebooks/parameters/{PAPER}.yaml").write_text(text + "\n".join(lines))
+
+
+def test_the_settings_of_an_arm_reach_the_run_and_its_record(repository):
+    with_arms(repository)
+    run = measured(start(arm="improved"))
+    assert dict(run.settings) == {"contrast": 10.0, "shift": 1, "widths": [8, 16], "schedule": None}
+    assert run.parameters["arm"] == run.arm == run.folder.parent.name == "improved"
+    with pytest.raises(TypeError):
+        run.settings["contrast"] = 1.0
+    run.record()
+    assert experiment.load_record(run.folder).settings == dict(run.settings)
+    main = measured(start())
+    main.record()
+    assert experiment.load_record(main.folder).settings == {"contrast": 0.0}
+
+
+def test_an_unknown_arm_is_refused_with_those_there_are(repository):
+    with_arms(repository)
+    with pytest.raises(ValueError, match=r"arm = 'best' \(str\): expected str, one of 'main', 'improved'\."):
+        start(arm="best")
+    with pytest.raises(ValueError, match=r"arm: missing; expected str, one of 'main', 'improved'"):
+        experiment.start(PAPER, {name: value for name, value in GOOD.items() if name != "arm"})
+    assert not (repository / "results/quick").exists()
+
+
+def test_without_arms_a_run_has_no_settings():
+    run = measured(start())
+    assert dict(run.settings) == {}
+    run.record()
+    assert experiment.load_record(run.folder).settings == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arms: [main, improved]\n", r"arms of .*\.yaml is not valid; correct it:\n.*valid dictionary"),
+        ("arms:\n", r"arms of .*\.yaml is not valid; correct it:\n.*valid dictionary"),
+        ("arms: {main: 0.5}\n", r"main: Input should be a valid dictionary \(got 0.5\)"),
+        ("arms: {main: {contrast: {a: 1}}}\n", r"main\.contrast"),
+        ("arms: {}\n", r"arm\.choices: List should have at least 1 item"),
+    ],
+)
+def test_arms_that_are_no_mapping_of_settings(repository, text, message):
+    with_arms(repository, text)
+    with pytest.raises(ValueError, match=message):
+        start()
+
+
+def test_versions_are_those_a_record_names():
+    shown = experiment.versions()
+    record = experiment.load_record(recorded()[0].folder)
+    assert shown.to_dict() == {"python": record.provenance.python, **record.provenance.packages}
+    assert shown["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert shown["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert shown["numpy"] == np.__version__

@@ -26,10 +26,10 @@ def checkout(tmp_path):
     cell = {"cell_type": "code", "metadata": {}, "source": "x = 1", "outputs": [], "execution_count": 1}
     for folder in ("notebooks/parameters", "notebooks/profiles/quick"):
         (tmp_path / folder).mkdir(parents=True)
-    for paper, choices in arms.items():
+    for paper, names in arms.items():
         (tmp_path / f"notebooks/{paper}.ipynb").write_text(json.dumps({"cells": [cell]}))
         (tmp_path / f"notebooks/profiles/quick/{paper}.yaml").write_text("{}\n")
-        schema = f"arm: {{type: str, choices: {json.dumps(choices)}}}\n" if choices else "seed: {type: int}\n"
+        schema = "arms:\n" + "".join(f"  {name}: {{}}\n" for name in names) if names else "seed: {type: int}\n"
         (tmp_path / f"notebooks/parameters/{paper}.yaml").write_text(schema)
     run = tmp_path / "notebooks/run"
     run.write_text(FAKE_RUN)
@@ -60,8 +60,8 @@ def test_a_dry_run_plans_papers_times_arms_times_seeds(checkout):
     assert got == sorted(expected)
 
 
-def test_arms_come_from_the_parameter_schema_and_seeds_from_a_list(checkout):
-    got = planned(snakemake(checkout, "papers=01_first", "seeds=0,3", "-n"))
+def test_the_default_is_every_arm_of_the_parameter_file_and_seeds_may_be_a_list(checkout):
+    got = planned(snakemake(checkout, "papers=01_first", "seeds=0,3", "arms=", "-n"))
     assert got == sorted(
         f"results/quick/01_first/{a}/seed_{k}/record.json" for a in ("main", "improved") for k in (0, 3)
     )
