@@ -189,6 +189,7 @@ def test_an_unknown_arm_and_a_seed_that_is_no_number(home, tmp_path):
         ([PAPER, "quick", "main", "0", "-p", "seed", "1"], "seed is the 4th argument: notebooks/run PAPER PROFILE ARM"),
         ([PAPER, "quick", "main", "0", "--parameters", "arm", "x"], "arm is the 3rd argument"),
     ],
+    ids=["nothing", "paper", "profile", "arm", "seed", "seed twice", "arm twice"],
 )
 def test_the_runner_refuses_before_anything_starts(home, tmp_path, arguments, message):
     refused(notebooks_run(home, tmp_path, *arguments), tmp_path, message, left=[])

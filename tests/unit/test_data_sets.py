@@ -290,6 +290,7 @@ GOOD = idx(np.zeros((2, 3, 4)))
         (gzip.compress(b""), "starts with '', expected the idx magic number 00000803"),
         (gzip.compress(GOOD[:10]), "expected the idx magic number"),
         (gzip.compress(idx(np.zeros(5))), "starts with '00000801', expected the idx magic number 00000803"),
+        (gzip.compress(idx(np.zeros((2, 3, 4)), 0xD03)), "starts with '00000d03', expected the idx magic"),  # floats
         (gzip.compress(GOOD[:-1]), r"the header says \(2, 3, 4\), but 23 bytes follow"),
         (gzip.compress(GOOD + b"x"), r"the header says \(2, 3, 4\), but 25 bytes follow"),
     ],

@@ -335,13 +335,16 @@ def test_unpack_stops_at_the_limit_even_if_the_headers_lie(tmp_path):
     store.unpack(archive, tmp_path / "enough", limit=100_000)
     with pytest.raises(ValueError, match="more than the limit"):
         store.unpack(archive, tmp_path / "out", limit=99_999)
+    halves = make_zip(tmp_path / "halves.zip", [("a", bytes(600)), ("b", bytes(400))])
+    with pytest.raises(ValueError, match="more than the limit"):
+        store.unpack(halves, tmp_path / "out", limit=999)
     raw = archive.read_bytes()
     lying = raw.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
     assert lying != raw
     archive.write_bytes(lying)
     with pytest.raises(ValueError, match=r"not an intact zip|more than the limit"):
         store.unpack(archive, tmp_path / "out", limit=50)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "enough"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "enough", "halves.zip"]
 
 
 @pytest.mark.parametrize("spoil", ["cut", "flipped", "encrypted", "text"])

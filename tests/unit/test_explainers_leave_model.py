@@ -211,6 +211,13 @@ def test_check_images_detaches():
     assert not check_images(images().requires_grad_() * 2).requires_grad
 
 
+def test_check_images_names_the_image_with_one_infinite_pixel():
+    inputs = torch.zeros(3, 1, 4, 4)
+    inputs[1, 0, 2, 2] = torch.inf
+    with pytest.raises(ValueError, match=r"images \[1\] hold NaN or infinite"):
+        check_images(inputs)
+
+
 def test_target_scores_pick_the_column():
     outputs = torch.arange(12.0).reshape(3, 4)
     assert target_scores(outputs, torch.tensor([3, 0, 1])).tolist() == [3, 4, 9]

@@ -1,5 +1,8 @@
 """Morphing (paper 1, eq. 2): prototypes, the straight path, the path along the data."""
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
@@ -117,6 +120,37 @@ def test_path_along_data_is_never_farther_from_the_data_than_half_its_longest_ed
     direct = tree.kneighbors(straight[:, 1:-1].reshape(-1, 4).numpy())[0]
     assert near.mean() < 0.8 * direct.mean()
     assert torch.isfinite(paths).all()
+
+
+def test_path_along_data_is_the_cheapest_chain_of_squared_steps_evenly_spaced():
+    generator = torch.Generator().manual_seed(6)
+    codes = torch.randn(40, 2, dtype=torch.float64, generator=generator)
+    start = 1.5 * torch.randn(6, 2, dtype=torch.float64, generator=generator)
+    path = path_along_data(start, codes.mean(0), codes, steps=7, neighbours=4)
+    nodes = [*codes.tolist(), codes.mean(0).tolist()]  # the goal is the last one
+
+    def nearest(point, candidates):
+        return sorted(candidates, key=lambda node: math.dist(point, nodes[node]))[:4]
+
+    edges = [(i, j) for i in range(41) for j in nearest(nodes[i], {*range(41)} - {i})]
+    cost, after = [math.inf] * 40 + [0.0], {}
+    for _ in nodes:  # Bellman and Ford's rounds
+        for i, j in edges + [(j, i) for i, j in edges]:
+            if (total := cost[j] + math.dist(nodes[i], nodes[j]) ** 2) < cost[i]:
+                cost[i], after[i] = total, j
+    for row, first in enumerate(start.tolist()):
+        node = min(nearest(first, range(41)), key=lambda node: math.dist(first, nodes[node]) ** 2 + cost[node])
+        chain = [first, nodes[node]]
+        while node != 40:
+            node = after[node]
+            chain.append(nodes[node])
+        lengths = [math.dist(a, b) for a, b in pairwise(chain)]
+        for i in range(8):
+            left, leg = sum(lengths) * i / 7, 0
+            while leg < len(lengths) - 1 and left > lengths[leg]:
+                left, leg = left - lengths[leg], leg + 1
+            expected = torch.lerp(*torch.tensor(chain[leg : leg + 2], dtype=torch.float64), left / lengths[leg])
+            torch.testing.assert_close(path[row, i], expected, rtol=0, atol=1e-9)
 
 
 def test_path_along_data_where_the_graph_has_two_parts_goes_straight_between_them():

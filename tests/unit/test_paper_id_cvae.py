@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from xai_utils.explain.morph import straight_path
+from xai_utils.explain.morph import path_along_data, straight_path
 from xai_utils.models.id_cvae import IDCVAE
 from xai_utils.papers import id_cvae as paper
 
@@ -122,10 +122,8 @@ def test_data_paths_take_each_classes_own_codes(case):
     torch.testing.assert_close(paths[:, -1], prototypes[predicted])
     for row in range(5):
         codes = Toy().encode(images[labels == predicted[row]])[0]
-        nearest = torch.cdist(start[row : row + 1], codes).min()
-        direct = (prototypes[predicted[row]] - start[row]).norm()
-        length = (paths[row, 1:] - paths[row, :-1]).norm(dim=1).sum()
-        assert length <= direct + 2 * nearest + 0.2
+        alone = path_along_data(start[row : row + 1], prototypes[predicted[row]], codes, 6, 3)
+        torch.testing.assert_close(paths[row], alone[0], rtol=0, atol=1e-12)
 
 
 def test_odd_frames_judges_each_row_by_its_own_class():
