@@ -14,6 +14,8 @@ NOT_COMPARED = ("stderr", "text/html")
 def pytest_configure(config):
     if config.getoption("nbval", False):
         config.temporary_results = tempfile.mkdtemp(prefix="nbval-results-")
+        for name in ("MPLBACKEND", "NUMBA_DISABLE_JIT"):  # tests/conftest.py sets them, for unit tests only
+            os.environ.pop(name, None)
         os.environ.update(XAI_RESULTS=config.temporary_results, XAI_PROGRESS="0")  # kernels inherit both
 
 
