@@ -259,8 +259,8 @@ def test_upsample_as_opencv(mode, opencv):
     model, x = net(), batch()
     explainer = GradCAM(model, "conv", upsampling=mode)
     assert torch.equal(explainer.attribute(x, 1), upsample(explainer.attribute_layer(x, 1), (10, 12), mode))
-    with pytest.raises(ValueError, match="mode: got 'lanczos'; expected one of bilinear"):
-        upsample(maps, (10, 10), "lanczos")
+    with pytest.raises(ValueError, match="mode: got 'sinc'; expected one of bilinear, bicubic, lanczos, nearest"):
+        upsample(maps, (10, 10), "sinc")
 
 
 def test_normalize():

@@ -11,24 +11,26 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from xai_utils import data
 from xai_utils.data import store
 
 SPLITS = ("train", "val", "test")
-LOADERS = {"digits": "load_digits", "mnist": "load_mnist", "folder": "load_folder"}  # name = module of this package
 CYCLE = ("train", "train", "test", "train", "val", "train", "train", "test", "train", "train")  # 70 / 10 / 20
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with labels, split and ids; row i of every field belongs to one image."""
+    """Images with labels (or regression targets), split and ids; row i of every field belongs to one image."""
 
     name: str
     images: Tensor  # (N, C, H, W) float32 in [0, 1]
-    labels: Tensor  # (N,) int64
+    labels: Tensor  # (N,) int64 classes; or float32 targets of a regression, with class_names ()
     split: np.ndarray  # (N,) of "train" / "val" / "test"
     ids: np.ndarray  # (N,) str, unique
     class_names: tuple[str, ...]
     provenance: dict[str, str]  # name, sha256, variant: "prepared" | "origin" | "embedded" | "own"
+    masks: Tensor | None = None  # (N, H, W) bool: the true region
+    groups: np.ndarray | None = None  # (N,) str: what images share (patient, tile, road segment)
 
     def __post_init__(self) -> None:
         """Refuse what no model should be fed with: wrong shape or type, values outside [0, 1] or non-finite."""
@@ -37,12 +39,20 @@ class ImageSet:
             raise ValueError(
                 f"{self.name}: images are {tuple(self.images.shape)} {self.images.dtype}, not ({n}, C, H, W) float32"
             )
-        if self.labels.dtype != torch.int64 or self.split.shape != (n,) or self.ids.shape != (n,):
-            raise ValueError(f"{self.name}: labels must be ({n},) int64, split and ids ({n},) strings")
+        kind = torch.int64 if self.class_names else torch.float32
+        if self.labels.dtype != kind or self.labels.ndim != 1 or self.split.shape != (n,) or self.ids.shape != (n,):
+            raise ValueError(f"{self.name}: labels must be ({n},) {kind}, split and ids ({n},) strings")
         if n and not (self.images.min() >= 0 and self.images.max() <= 1):  # false for NaN, too
             raise ValueError(f"{self.name}: pixel values must be finite and in [0, 1]")
-        if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
+        if n and self.class_names and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
             raise ValueError(f"{self.name}: labels must be in 0 … {len(self.class_names) - 1}")
+        if not torch.isfinite(self.labels).all():
+            raise ValueError(f"{self.name}: targets must be finite")
+        size = (n, *self.images.shape[2:])
+        if self.masks is not None and (self.masks.dtype != torch.bool or self.masks.shape != size):
+            raise ValueError(f"{self.name}: masks are {tuple(self.masks.shape)} {self.masks.dtype}, not {size} bool")
+        if self.groups is not None and self.groups.shape != (n,):
+            raise ValueError(f"{self.name}: groups are {self.groups.shape}, not ({n},)")
         if not set(self.split.tolist()) <= set(SPLITS):
             raise ValueError(f"{self.name}: splits are {sorted(set(self.split.tolist()))}, expected {SPLITS}")
 
@@ -62,8 +72,11 @@ class ImageSet:
     def take(self, rows: np.ndarray) -> "ImageSet":
         """The images of the given row numbers, in that order."""
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        picked = {"images": self.images[index], "labels": self.labels[index]}
-        return replace(self, **picked, split=self.split[rows], ids=self.ids[rows])
+        tensors = {"images": self.images, "labels": self.labels, "masks": self.masks}
+        arrays = {"split": self.split, "ids": self.ids, "groups": self.groups}
+        picked = {name: value[index] for name, value in tensors.items() if value is not None}
+        picked |= {name: value[rows] for name, value in arrays.items() if value is not None}
+        return replace(self, **picked)
 
 
 def load(
@@ -72,21 +85,21 @@ def load(
     """Read a data set. Never downloads: `python -m xai_utils.data fetch NAME` does.
 
     Args:
-        name: "digits", "mnist" or "folder" (your own images; option `folder`).
+        name: one of `xai_utils.data.FAMILIES`; "folder" and "target_folder" read your own images.
         split: only this split.
         limit: keep the first n images of each split (int), or of the splits named in a mapping.
-        **options: of the set's own loader: seed (digits, folder); folder, size, grey (folder).
+        **options: of the set's own loader, `xai_utils.data.<name>.load_<name>`.
 
     Raises:
         ValueError: unknown name, split or limit; a damaged file. TypeError: unknown option.
         FileNotFoundError: the set is not there; the text names every place and how to get it.
     """
-    if name not in LOADERS:
+    if name not in data.FAMILIES:
         known = store.registry()
         if name not in known:
-            raise store.unknown_name(name, {*known, *LOADERS})
+            raise store.unknown_name(name, {*known, *data.FAMILIES})
         raise ValueError(f"data set {name!r} has no loader yet: it comes with the paper that uses the set")
-    loader = getattr(import_module(f"xai_utils.data.{name}"), LOADERS[name])
+    loader = getattr(import_module(f"xai_utils.data.{name}"), f"load_{name}")
     if wrong := sorted(set(options) - set(inspect.signature(loader).parameters)):
         allowed = ", ".join(["split", "limit", *inspect.signature(loader).parameters])
         raise TypeError(f"data set {name!r} has no option {', '.join(map(repr, wrong))}; its options: {allowed}")

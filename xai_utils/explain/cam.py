@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.subject import as_found, check_images, target_scores
+from ..models.subject import as_found, check_images, target_indices, target_scores
 
 
 class Kind(NamedTuple):
@@ -21,9 +21,33 @@ class Kind(NamedTuple):
     relu: bool
 
 
+def _mean(_features: Tensor, gradients: Tensor) -> Tensor:
+    """w_k = (1/Z) Σ_ij ∂y/∂A^k_ij."""
+    return gradients.mean((2, 3))
+
+
+def _modulus(_features: Tensor, gradients: Tensor) -> Tensor:
+    """|w_k|: maps that push the output down count as much as those that push it up."""
+    return gradients.mean((2, 3)).abs()
+
+
+def _plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
+    """w_k = Σ_ij α^k_ij ReLU(g^k_ij), α = g² / (2 g² + Σ_ab A^k_ab g³), with g² cancelled, so that 0 / 0 cannot occur.
+
+    What is left of the denominator, 2 + Σ A · g, has no unit: the bound on it is relative. It acts for feature maps
+    with negative values only.
+    """
+    positive = gradients.relu()
+    rest = 2 + features.sum((2, 3), keepdim=True) * positive
+    bound = torch.full_like(rest, 1e-6)
+    return (positive / torch.where(rest.abs() < bound, bound, rest)).sum((2, 3))
+
+
 KINDS = {
-    # w_k = (1/Z) Σ_ij ∂y/∂A^k_ij, ReLU of the sum: Selvaraju et al. 2017; paper 3, eq. (1) and (2)
-    "gradcam": Kind(lambda features, gradients: gradients.mean((2, 3)), relu=True),
+    "gradcam": Kind(_mean, relu=True),  # Selvaraju et al. 2017; paper 3, eq. (1) and (2)
+    "gradcam++": Kind(_plus_plus, relu=True),  # Chattopadhay et al. 2018, eq. (19), of exp(logit)
+    "gradram": Kind(_mean, relu=False),  # paper 2, eq. (3)
+    "moram": Kind(_modulus, relu=False),  # paper 2, eq. (4)
 }
 
 
@@ -42,7 +66,7 @@ def cam(features: Tensor, gradients: Tensor, kind: str = "gradcam", relu: bool |
         got = f"{tuple(features.shape)} and {tuple(gradients.shape)}"
         raise ValueError(f"features and gradients have shapes {got}; expected (N, K, h, w) for both")
     method = KINDS[kind]
-    maps = (method.weights(features, gradients)[:, :, None, None] * features).sum(1)
+    maps = _weighted(features, method.weights(features, gradients))
     return maps.relu() if (method.relu if relu is None else relu) else maps
 
 
@@ -112,16 +136,16 @@ def features_and_gradients(
     return LayerGradients(captured[0], gradients, outputs)
 
 
-class GradCAM:
-    """Grad-CAM (Selvaraju et al. 2017; paper 3, eq. (1) and (2)) of the target's logit, before any softmax.
+class _LayerMap:
+    """A map on the grid of one layer, and its upsampled form. A model in train mode is run in evaluation mode."""
 
-    A model in train mode is run in evaluation mode and put back.
-    """
-
-    kind = "gradcam"
+    kind: str
 
     def __init__(self, model: nn.Module, layer: nn.Module | str, *, upsampling: str = "bilinear") -> None:
-        """Explain `model` by the feature maps of `layer`, a module of it or its qualified name."""
+        """Explain `model` by the feature maps of `layer`, a module of it or its qualified name.
+
+        `upsampling` is the mode of `upsample` by which `attribute` reaches the images' size.
+        """
         _find_layer(model, layer)
         self.model, self.layer, self.upsampling = model, layer, upsampling
 
@@ -132,23 +156,96 @@ class GradCAM:
     def attribute_layer(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
         """Return the raw maps (N, h, w) on the layer's own grid, where the method's identities hold."""
         with as_found(self.model):
-            features, gradients, _ = features_and_gradients(self.model, self.layer, inputs, target)
-            maps = cam(features.detach(), gradients, self.kind)
+            maps = self._map(features_and_gradients(self.model, self.layer, inputs, target), target).detach()
         if not torch.isfinite(maps).all():
             raise ValueError("the map holds NaN or infinite values: weights or feature maps are not finite")
         return maps.to(inputs)
+
+    def _map(self, found: LayerGradients, target: Tensor | int | None) -> Tensor:
+        return cam(found.features, found.gradients, self.kind)
+
+
+class GradCAM(_LayerMap):
+    """Grad-CAM (Selvaraju et al. 2017; paper 3, eq. (1) and (2)) of the target's logit, before any softmax."""
+
+    kind = "gradcam"
+
+
+class GradCAMPlusPlus(_LayerMap):
+    """Grad-CAM++ (Chattopadhay et al. 2018, eq. (19)) of exp(logit); the factor common to a whole map is left out."""
+
+    kind = "gradcam++"
+
+
+class GradRAM(_LayerMap):
+    """Grad-RAM (paper 2, eq. (3)) of a regression's output, at any layer of any CNN: Grad-CAM without the ReLU."""
+
+    kind = "gradram"
+
+
+class MoRAM(_LayerMap):
+    """MoRAM (paper 2, eq. (4)): L = Σ_k |w_k| A^k with the weights of Grad-RAM.
+
+    Weights of both signs cannot cancel, so a place matters whichever way it moves the output. After a ReLU (A ≥ 0) the
+    map is never negative on the layer's grid.
+    """
+
+    kind = "moram"
+
+
+class RAM(_LayerMap):
+    """RAM (paper 2, eq. (1) and (2)): L = Σ_k w_k A^k with the weights of the linear output after GAP.
+
+    It needs the model to be layer → global average pooling → `head`, and checks that on every call:
+    mean of the map + bias = output. For any other model use `GradRAM` or `MoRAM`.
+    """
+
+    def __init__(
+        self, model: nn.Module, layer: nn.Module | str, head: nn.Module | str, *, upsampling: str = "bilinear"
+    ) -> None:
+        """Explain `model` by the feature maps of `layer` and the weights of `head`, an nn.Linear of it, or their names.
+
+        Raises:
+            ValueError: an unknown layer or head. TypeError: a head that is not an nn.Linear.
+        """
+        super().__init__(model, layer, upsampling=upsampling)
+        self.head, name = _find_layer(model, head, "head")
+        if not isinstance(self.head, nn.Linear):
+            raise TypeError(f"head: {name!r} is a {type(self.head).__name__}; RAM reads its weights from an nn.Linear")
+
+    def _map(self, found: LayerGradients, target: Tensor | int | None) -> Tensor:
+        needs = "RAM needs layer → global average pooling → head → output; GradRAM and MoRAM do not"
+        channels, head, n_outputs = found.features.shape[1], self.head, found.outputs[0].numel()
+        if (head.in_features, head.out_features) != (channels, n_outputs):
+            got = f"head takes {head.in_features} values and gives {head.out_features}"
+            raise ValueError(f"{got}; the layer has {channels} channels, the model {n_outputs} outputs: {needs}")
+        row = target_indices(found.outputs, target)
+        weights, bias = head.weight[row], head.bias[row] if head.bias is not None else 0.0
+        means, scores = found.features.mean((2, 3)), target_scores(found.outputs, target)
+        terms = weights * means
+        apart = (terms.sum(1) + bias - scores).abs()
+        scale = terms.abs().sum(1) + scores.abs()
+        if (apart > 1e4 * torch.finfo(scores.dtype).eps * scale).any():
+            worst = apart.argmax()
+            got = f"w · GAP(A) + b differs from the output by {apart[worst].item():.3g} ({scores[worst].item():.3g})"
+            raise ValueError(f"{got}: something stands between layer and head. {needs}")
+        return _weighted(found.features, weights)
 
 
 def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """Bring maps (N, h, w) to `size` (H, W); pixels are areas, so corners are not aligned.
 
+    "lanczos" is paper 2's (§4): Pillow's filter, to float32 rounding. It overshoots: a map without negative values gets
+    some beside steep edges. Neither it nor "bilinear" keeps the mean exactly, as maps end at the border.
+
     Raises:
-        ValueError: a mode other than bilinear, bicubic or nearest.
+        ValueError: a mode other than bilinear, bicubic, lanczos or nearest.
     """
-    modes = {"bilinear": False, "bicubic": False, "nearest": None}
+    corners = {"align_corners": False}
+    modes = {"bilinear": corners, "bicubic": corners, "lanczos": {"antialias": True}, "nearest": {}}
     if mode not in modes:
         raise ValueError(f"mode: got {mode!r}; expected one of {', '.join(modes)}")
-    return F.interpolate(maps[:, None], tuple(size), mode=mode, align_corners=modes[mode])[:, 0]
+    return F.interpolate(maps[:, None], tuple(size), mode=mode, **modes[mode])[:, 0]
 
 
 def normalize(maps: Tensor) -> Tensor:
@@ -159,14 +256,18 @@ def normalize(maps: Tensor) -> Tensor:
     return (maps - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
-def _find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[nn.Module, str]:
+def _weighted(features: Tensor, weights: Tensor) -> Tensor:
+    return (weights[:, :, None, None] * features).sum(1)
+
+
+def _find_layer(model: nn.Module, layer: nn.Module | str, what: str = "layer") -> tuple[nn.Module, str]:
     modules = dict(model.named_modules())
     if isinstance(layer, str):
         if layer in modules:
             return modules[layer], layer
         close = difflib.get_close_matches(layer, modules) or [name for name in modules if name][-8:]
-        raise ValueError(f"layer: the model has no module {layer!r}; close candidates: {', '.join(close)}")
+        raise ValueError(f"{what}: the model has no module {layer!r}; close candidates: {', '.join(close)}")
     for name, module in modules.items():
         if module is layer:
             return module, name
-    raise ValueError(f"layer: this {type(layer).__name__} is not part of the model; pass a module of it, or its name")
+    raise ValueError(f"{what}: this {type(layer).__name__} is not part of the model; pass a module of it, or its name")

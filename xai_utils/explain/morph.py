@@ -80,7 +80,7 @@ def path_along_data(start: Tensor, goal: Tensor, codes: Tensor, steps: int, neig
     nodes = torch.cat([codes, goal[None]]).double().cpu().numpy()  # the goal is the last node
     inputs = start.double().cpu().numpy()
     graph = kneighbors_graph(nodes, neighbours, mode="distance")
-    graph.data = np.maximum(graph.data, 1e-12) ** 2  # squared: many short steps beat one jump
+    graph.data **= 2  # squared: many short steps beat one jump
     to_goal, next_node = dijkstra(graph, directed=False, indices=len(codes), return_predecessors=True)
     distance, near = NearestNeighbors(n_neighbors=neighbours).fit(nodes).kneighbors(inputs)
     entry = near[np.arange(len(near)), (distance**2 + to_goal[near]).argmin(axis=1)]
