@@ -34,9 +34,9 @@ $(STAMP): requirements.txt pyproject.toml
 
 reproduce: setup
 	@failed=; for paper in $(PAPERS); do \
-	  echo "── $$paper (quick profile, seed 0)"; notebooks/run $$paper quick main 0 || failed="$$failed $$paper"; done; \
+	  echo "── $$paper (quick profile, seed 0)"; notebooks/run $$paper quick || failed="$$failed $$paper"; done; \
 	$(BIN)/python -m xai_utils.report --profile quick --check; status=$$?; \
-	test -z "$$failed" || { echo "failed:$$failed (the error stands above, and in $${XAI_RESULTS:-results}/quick/<paper>/main/seed_0/notebook.failed.ipynb)"; exit 1; }; \
+	test -z "$$failed" || { echo "failed:$$failed (the error stands above, and in $${XAI_RESULTS:-results}/quick/<paper>/<arm>/seed_0/notebook.failed.ipynb)"; exit 1; }; \
 	exit $$status
 
 test: lint unit notebooks

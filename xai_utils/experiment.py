@@ -102,6 +102,16 @@ class Record(_Strict):
     arrays: list[str]
     provenance: Provenance
 
+    @property
+    def subject(self) -> dict[str, Any]:
+        """What the rules are told of the run: its parameters, profile, arm and data set."""
+        return _subject(self.parameters, self.profile, self.arm, self.provenance.data)
+
+
+def _subject(parameters: Mapping[str, Any], profile: str, arm: str, sources: list[DataSource]) -> dict[str, Any]:
+    names = dict.fromkeys(source.name for source in sources)  # where the arm chooses the data, no parameter does
+    return {"dataset": ", ".join(names), **parameters, "profile": profile, "arm": arm}
+
 
 class _Parameter(_Strict):
     """One entry of ``notebooks/parameters/<paper>.yaml``."""
@@ -220,6 +230,11 @@ def _device(name: str) -> torch.device:
     if name != "auto" and not present[name]:
         raise RuntimeError(f"device = {name!r}: PyTorch finds no such device here. Set device to 'auto' or 'cpu'.")
     return torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
+
+
+def arms(paper: str) -> list[str]:
+    """The arms of a paper in the order of its parameter schema; the first is the one that a plain run takes."""
+    return list(_schema(repository_root(), paper)[1]) or ["main"]
 
 
 def results_root() -> Path:
@@ -398,6 +413,12 @@ class Run:
         self._metrics[id] = _checked(Metric, {**numbers, "unit": unit, "n": n, "note": note}, f"metric {id}")
         return math.nan if value is None else numbers["value"]
 
+    def table(self, *prefixes: str) -> pd.DataFrame:
+        """The metrics measured so far whose ids begin with one of `prefixes` (none: all), one row each."""
+        chosen = {name: m for name, m in self._metrics.items() if name.startswith(prefixes or "")}
+        rows = {name: metric.model_dump(include={"value", "low", "high", "n"}) for name, metric in chosen.items()}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "n"]).rename_axis("metric")
+
     def uses(self, provenance: Mapping[str, str]) -> None:
         """Note a data set (``ImageSet.provenance``: name, sha256, variant)."""
         self._admit("data set", "data")
@@ -441,7 +462,8 @@ class Run:
         """
         self._admit("record", "record")
         place = {"profile": self.profile, "arm": self.arm}
-        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, {**self.parameters, **place})
+        subject = _subject(self.parameters, self.profile, self.arm, self._sources)
+        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, subject)
         known = provenance.module_hashes(repository_root(), self.paper, self.profile) | self._modules
         record = Record(
             **place,

@@ -136,6 +136,87 @@ def saliency(
     return fig
 
 
+def saliency_table(
+    pictures: ArrayLike | Tensor,
+    maps: Mapping[str, ArrayLike | Tensor],
+    titles: Sequence[str] = (),
+    title: str = "",
+    outlines: ArrayLike | Tensor | None = None,
+) -> Figure:
+    """Images (N, C, H, W) in the first row, then one row of maps (N, H, W) for each method.
+
+    All maps share one palette: red above zero, white at zero, blue below; every map is scaled by its own largest
+    absolute value. `outlines` (N, H, W) bool draws the border of the true region over each map.
+    """
+    pictures = _array(pictures)
+    rows, n = len(maps) + 1, len(pictures)
+    fig, axes = plt.subplots(
+        rows, n, figsize=(1.25 * n + 1.3, 1.25 * rows + 0.3), squeeze=False, layout="constrained"
+    )  # fmt: skip
+    for column in range(n):
+        _show(axes[0, column], _picture(pictures[column]))
+        axes[0, column].set_title(titles[column] if column < len(titles) else "", fontsize=9)
+        for ax, values in zip(axes[1:, column], maps.values()):
+            values = _array(values)[column]
+            peak = float(np.abs(values).max()) or 1.0
+            drawn = ax.imshow(values / peak, cmap=DIVERGING, vmin=-1, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if outlines is not None:
+                ax.contour(_array(outlines)[column], levels=[0.5], colors=[INK], linewidths=0.9)
+    for ax, name in zip(axes[:, 0], ["image", *maps]):
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    bar = fig.colorbar(drawn, ax=axes[1:], shrink=0.6, ticks=[-1, 0, 1])
+    bar.set_label("map / its largest absolute value", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def curves(
+    x: ArrayLike | Tensor,
+    panels: Mapping[str, Mapping[str, ArrayLike | Tensor]],
+    axis: tuple[str, str],
+    title: str = "",
+) -> Figure:
+    """Mean curves of (N, T) values over x (T,), one panel per entry; the band holds the middle half of the images.
+
+    `axis` names the two axes. A curve with a single row is drawn as a thin grey line without a band: a reference.
+    """
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(3.1 * len(panels) + 0.3, 3.1), sharey=True, squeeze=False, layout="constrained"
+    )
+    x = _array(x)
+    for ax, (name, lines) in zip(axes[0], panels.items()):
+        for label, values in lines.items():
+            values = _array(values)
+            if len(values) == 1:
+                ax.plot(x, values[0], color="#9aa5ad", linewidth=1, linestyle=":" if "uniform" in label else "-.",
+                        label=label)  # fmt: skip
+                continue
+            (line,) = ax.plot(x, values.mean(axis=0), label=label)
+            low, high = np.quantile(values, [0.25, 0.75], axis=0)
+            ax.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        ax.set(xlabel=axis[0], title=name)
+    axes[0, 0].set_ylabel(axis[1])
+    axes[0, -1].legend(fontsize=8)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def agreement(
+    truth: ArrayLike | Tensor, predicted: ArrayLike | Tensor, axis: tuple[str, str], title: str = ""
+) -> Figure:
+    """Predictions over true values, one dot an image, with the diagonal on which they agree."""
+    truth, predicted = _array(truth), _array(predicted)
+    fig, ax = plt.subplots(figsize=(3.6, 3.4), layout="constrained")
+    ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+    ax.plot(ends, ends, color=ACCENT, linewidth=1)
+    ax.scatter(truth, predicted, s=5, alpha=0.35, color=SECOND, linewidths=0)
+    ax.set(xlabel=axis[0], ylabel=axis[1], title=title, aspect="equal")
+    return fig
+
+
 def history(table: pd.DataFrame, columns: Sequence[str] = ("loss",), title: str = "", unit: str = "") -> Figure:
     """Training and validation curves of `training.fit`'s table; the best epoch is marked where it is known."""
     fig, axes = plt.subplots(1, len(columns), figsize=(3.2 * len(columns), 2.5), layout="constrained", squeeze=False)

@@ -117,15 +117,16 @@ def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
     rows = []
     for record in load(results, profile):
         row = {"paper": record.paper, "arm": record.arm, "seed": record.seed}
-        row |= {"dataset": record.parameters.get("dataset", ""), "commit": _commit([record])}
+        row |= {"dataset": record.subject["dataset"], "commit": _commit([record])}
         row |= {"stale": ", ".join(experiment.stale(record)), "minutes": record.provenance.seconds / 60}
         verdicts = [verdict.verdict for verdict in record.claims.values()]
         rows.append(row | {name: verdicts.count(name) for name in claims.VERDICTS})
     return pd.DataFrame(rows)
 
 
-def seeds_table(paper: str, arm: str = "main", profile: str = "standard", results: Folder = None) -> pd.DataFrame:
-    """Metrics of one arm over its seeds (see `aggregate`): mean, std, n, low, high, unit."""
+def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", results: Folder = None) -> pd.DataFrame:
+    """Metrics of one arm (None: the paper's first) over its seeds (see `aggregate`): mean, std, n, low, high, unit."""
+    arm = arm or experiment.arms(paper)[0]
     table = aggregate([r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)])
     frame = pd.DataFrame.from_dict(table, orient="index", columns=["value", "std", "n", "low", "high", "unit"])
     return frame.rename(columns={"value": "mean"}).rename_axis("metric")
@@ -162,12 +163,12 @@ def _judge(claim: claims.Claim, records: Sequence[Record]) -> list[Any]:
         return ["", 0, "no record", "", "", "", ""]
     metrics, first = aggregate(records), records[0]
     try:
-        judged = claim.rule.evaluate(claim.kind, metrics, {**first.parameters, "arm": first.arm})
+        judged = claim.rule.evaluate(claim.kind, metrics, first.subject)
         verdict, evidence = judged.verdict, judged.evidence
     except claims.MissingMetric as error:  # records older than the rule
         verdict, evidence = "no record", f"recorded before this rule: {error}"
     seeds = f"{len(records)} seed{'s' * (len(records) > 1)}"
-    scale = f"{first.parameters['dataset']}, {seeds}" if "dataset" in first.parameters else seeds
+    scale = f"{first.subject['dataset']}, {seeds}"
     stale = ", ".join(sorted({name for record in records for name in experiment.stale(record)}))
     value = _measured(claim, metrics, first.arm)
     return [value, len(records), verdict, evidence, scale, _commit(records), stale]
@@ -253,15 +254,17 @@ def _changes(one: dict[str, Any], two: dict[str, Any]) -> list[tuple[str, Any, A
 
 
 def missing(profile: str = "quick", results: Folder = None) -> list[str]:
-    """What is lacking: every notebook needs a usable main record of `profile` and of standard."""
+    """What is lacking: every notebook needs a usable record of its first arm, of `profile` and of standard."""
     root = repository_root()
     there = [*scan(results)[0], *(scan(root / "results", "standard")[0] if results is None else [])]
-    main = {(record.profile, record.paper) for record in there if record.arm == "main"}
+    found = {(record.profile, record.paper, record.arm) for record in there}
     return [
-        f"{stem} has no {wanted} record: run notebooks/run {stem} {wanted} main 0"
+        f"{stem} has no {wanted} record: run notebooks/run {stem} {wanted} {arm} 0"
         for stem in claims.load().papers
+        if (root / "notebooks" / f"{stem}.ipynb").is_file()
         for wanted in dict.fromkeys((profile, "standard"))
-        if (root / "notebooks" / f"{stem}.ipynb").is_file() and (wanted, stem) not in main
+        for arm in experiment.arms(stem)[:1]
+        if (wanted, stem, arm) not in found
     ]
 
 
@@ -269,6 +272,7 @@ def suite_text(table: pd.DataFrame, profile: str = "quick") -> str:
     """The suite table as plain text of at most 120 columns."""
     titles, lines = {stem: paper.title for stem, paper in claims.load().papers.items()}, []
     for stem, rows in table.groupby("paper", sort=False):
+        plain = rows["arm"].iloc[0]
         lines += ["", textwrap.shorten(f"{stem} · {titles[stem]}", 120, placeholder=" …")]
         if not rows["claim"].iloc[0]:
             lines.append("       no notebook yet")
@@ -277,7 +281,7 @@ def suite_text(table: pd.DataFrame, profile: str = "quick") -> str:
         lines.append(_line(tuple("-" * width for width in _COLUMNS)))
         for _, row in rows.iterrows():
             said = row["reported"] or textwrap.shorten(row["statement"], 90, placeholder=" …")
-            cells = [row["claim"], said + (f" (arm {row['arm']})" if row["arm"] != "main" else "")]
+            cells = [row["claim"], said + (f" (arm {row['arm']})" if row["arm"] != plain else "")]
             for label in ("standard", "run"):
                 parts = [row[f"{label}_verdict"]]
                 if row[f"{label}_n"]:

@@ -91,6 +91,19 @@ def test_subset_keeps_rows_together():
         images.subset("valid")
 
 
+def test_targets_masks_and_groups_stay_with_their_images():
+    masks = torch.arange(24).reshape(6, 2, 2) % 5 == 0
+    groups = np.array(["p", "q", "p", "r", "q", "s"])
+    images = small(labels=torch.linspace(-1, 1, 6), class_names=(), masks=masks, groups=groups)
+    val = images.subset("val")
+    assert torch.equal(val.labels, torch.linspace(-1, 1, 6)[[1, 5]])
+    assert torch.equal(val.masks, masks[[1, 5]])
+    assert val.groups.tolist() == ["q", "s"]
+    assert small().subset("val").masks is small().subset("val").groups is None
+    pixels, targets = val.tensors()[1]
+    assert (pixels.shape, targets.item()) == ((1, 2, 2), 1.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -106,6 +119,15 @@ def test_subset_keeps_rows_together():
         ({"labels": torch.zeros(6, dtype=torch.int32)}, "int64"),
         ({"ids": np.array(["a"])}, "ids"),
         ({"split": np.array(["train"] * 5 + ["dev"])}, "dev"),
+        ({"class_names": ()}, "labels must be \\(6,\\) torch.float32"),  # a regression has no class indices
+        ({"class_names": (), "labels": torch.full((6,), math.nan)}, "targets must be finite"),
+        ({"class_names": (), "labels": torch.zeros(6, 1)}, "labels must be"),
+        (
+            {"masks": torch.zeros(6, 2, 3, dtype=torch.bool)},
+            "masks are \\(6, 2, 3\\) torch.bool, not",
+        ),
+        ({"masks": torch.zeros(6, 2, 2)}, "masks are .* torch.float32"),
+        ({"groups": np.array(["a"])}, "groups are \\(1,\\), not \\(6,\\)"),
     ],
 )
 def test_image_set_refuses_what_no_model_should_see(changes, text):

@@ -382,7 +382,7 @@ def test_a_record_holds_everything(repository):
     assert record.parameters == GOOD
     assert record.metrics["P1.1.accuracy"] == experiment.Metric(value=97.5, unit="%", n=1000)
     assert record.claims == claims.evaluate(
-        claims.load(), PAPER, record.metrics, {**GOOD, "profile": "quick", "arm": "main"}
+        claims.load(), PAPER, record.metrics, {**GOOD, "profile": "quick", "arm": "main", "dataset": "digits"}
     )
     assert (record.figures, record.arrays) == (["fig1"], ["curve"])
     with np.load(run.folder / "curve.npz", allow_pickle=False) as arrays:

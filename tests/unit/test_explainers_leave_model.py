@@ -10,44 +10,62 @@ import pytest
 import torch
 from torch import nn
 
-from xai_utils.explain import Explainer, GradCAM, IntegratedGradients, KernelShap, Lime, ShapPartition
+from xai_utils.explain import (
+    RAM,
+    Explainer,
+    GradCAM,
+    GradCAMPlusPlus,
+    GradRAM,
+    IntegratedGradients,
+    KernelShap,
+    Lime,
+    MoRAM,
+    ShapPartition,
+)
 from xai_utils.models import as_found, check_images, target_indices, target_scores
 
 # name: model -> explainer, for the model `Net` below (6 classes, images 1×16×16); cheap settings
 EXPLAINERS = {
     "GradCAM": lambda model: GradCAM(model, "features"),
+    "GradCAMPlusPlus": lambda model: GradCAMPlusPlus(model, "relu"),
+    "RAM": lambda model: RAM(model, "relu", "head"),
+    "GradRAM": lambda model: GradRAM(model, "features"),
+    "MoRAM": lambda model: MoRAM(model, "features"),
     "Lime": lambda model: Lime(model, n_samples=40, segments=2, batch_size=16),
     "KernelShap": lambda model: KernelShap(model, n_samples=14, segments=2, batch_size=5),
     "ShapPartition": lambda model: ShapPartition(model, max_evals=20, batch_size=4),
     "IntegratedGradients": lambda model: IntegratedGradients(model, steps=6, batch_size=3),
 }
+PLAIN = {"RAM"}  # these need a model of modules only, which ends with GAP and one linear layer
 
 
 class Net(nn.Module):
     """Everything that can be left changed: BatchNorm, dropout, an in-place ReLU, frozen parameters, hooks, grads."""
 
-    def __init__(self, n_outputs=6, fail_at_call=None):
+    def __init__(self, n_outputs=6, fail_at_call=None, plain=False):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=not plain))
         self.features = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6))
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU(inplace=not plain)
         self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(6 * 64, n_outputs)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1 if plain else 8), nn.Flatten())
+        self.head = nn.Linear(6 if plain else 6 * 64, n_outputs)
         self.register_buffer("calls_seen", torch.zeros(1))
-        self.calls, self.fail_at_call = 0, fail_at_call
+        self.calls, self.fail_at_call, self.plain = 0, fail_at_call, plain
 
     def forward(self, x):
         self.calls += 1
-        self.calls_seen += 1  # a model that writes into a buffer of its own
+        if not self.plain:
+            self.calls_seen += 1  # a model that writes into a buffer of its own
         features = self.relu(self.features(self.stem(x)))
         if self.calls == self.fail_at_call:
             raise RuntimeError("the forward pass failed")
-        return self.head(self.dropout(features).flatten(1))
+        return self.head(self.pool(self.dropout(features)))
 
 
-def make(training, dtype=torch.float32, **options):
+def make(training, dtype=torch.float32, name="", **options):
     torch.manual_seed(1)
-    model = Net(**options).to(dtype).train(training)
+    model = Net(plain=name in PLAIN, **options).to(dtype).train(training)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -96,12 +114,12 @@ def explain(name, model, inputs, target):
 @pytest.mark.parametrize("name", EXPLAINERS)
 class TestLeavesModelAsFound:
     def test_normal(self, name, training):
-        model, inputs = make(training), images()
+        model, inputs = make(training, name=name), images()
         before = state(model, inputs)
         maps = explain(name, model, inputs, torch.tensor([0, 5]))
         assert state(model, inputs) == before
         # the same explanation as in evaluation mode, image by image, and each about its own class
-        expected = [explain(name, make(False).eval(), inputs[i : i + 1], c)[0] for i, c in enumerate((0, 5))]
+        expected = [explain(name, make(False, name=name).eval(), inputs[i : i + 1], c)[0] for i, c in enumerate((0, 5))]
         torch.testing.assert_close(maps, torch.stack(expected), rtol=1e-4, atol=1e-6)
         assert not torch.allclose(maps, explain(name, model, inputs, 2))
 
@@ -119,17 +137,17 @@ class TestLeavesModelAsFound:
         ],
     )
     def test_wrong_target(self, name, training, target, error, message):
-        model, inputs = make(training), images()
+        model, inputs = make(training, name=name), images()
         before = state(model, inputs)
         with pytest.raises(error, match=message):
             explain(name, model, inputs, target)
         assert state(model, inputs) == before
 
     def test_failing_forward(self, name, training):
-        counter, inputs = make(training), images()
+        counter, inputs = make(training, name=name), images()
         explain(name, counter, inputs, 1)
         for call in {1, 2, counter.calls} & set(range(counter.calls + 1)):
-            model = make(training, fail_at_call=call)
+            model = make(training, fail_at_call=call, name=name)
             before = state(model, inputs)
             with pytest.raises(RuntimeError, match="the forward pass failed"):
                 explain(name, model, inputs, 1)
@@ -140,7 +158,7 @@ class TestLeavesModelAsFound:
 class TestContract:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_shape_dtype_and_finite_signed_values(self, name, dtype):
-        explainer = EXPLAINERS[name](make(False, dtype))
+        explainer = EXPLAINERS[name](make(False, dtype, name=name))
         assert isinstance(explainer, Explainer)
         maps = explainer.attribute(images(dtype), 3)
         assert (maps.shape, maps.dtype, maps.requires_grad) == ((2, 16, 16), dtype, False)
@@ -148,7 +166,7 @@ class TestContract:
         assert len(maps.unique()) > 2
 
     def test_same_map_without_gradients_with_inputs_that_require_them_and_frozen(self, name):
-        model, inputs = make(False), images()
+        model, inputs = make(False, name=name), images()
         expected = explain(name, model, inputs, 3)
         with torch.no_grad():
             assert torch.equal(explain(name, model, inputs, 3), expected)
@@ -158,14 +176,14 @@ class TestContract:
         assert torch.equal(explain(name, model.requires_grad_(False), inputs, 3), expected)
 
     def test_repeats_whatever_the_global_generators_do(self, name):
-        model = make(False)
+        model = make(False, name=name)
         first = explain(name, model, images(), 3)
         np.random.rand(5)
         torch.rand(5)
         assert torch.equal(explain(name, model, images(), 3), first)
 
     def test_a_single_output_needs_no_target(self, name):
-        model = make(False, n_outputs=1)
+        model = make(False, n_outputs=1, name=name)
         assert torch.equal(explain(name, model, images(), None), explain(name, model, images(), 0))
 
     @pytest.mark.parametrize(
@@ -180,10 +198,10 @@ class TestContract:
     )
     def test_wrong_images(self, name, wrong, error, message):
         with pytest.raises(error, match=message):
-            explain(name, make(False), wrong, 0)
+            explain(name, make(False, name=name), wrong, 0)
 
     def test_weights_that_are_not_finite(self, name):
-        model = make(False)
+        model = make(False, name=name)
         with torch.no_grad():
             model.head.weight[:] = torch.inf
         with pytest.raises(ValueError, match=r"finite|infinity|NaN"):

@@ -103,3 +103,40 @@ def test_no_figure_is_left_open_by_looking_at_one(tmp_path):
     fig = plot.images(torch.rand(2, 1, 4, 4))
     fig.savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 500
+
+
+def test_a_saliency_table_has_one_row_per_method_each_map_on_its_own_scale():
+    pictures = torch.rand(2, 1, 4, 4)
+    maps = {"RAM": torch.randn(2, 4, 4), "zero": torch.zeros(2, 4, 4)}
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[:, 1:3, 1:3] = True
+    fig = plot.saliency_table(pictures, maps, ["a", "b"], "title", masks)
+    drawn = [ax for ax in fig.axes if ax.images]
+    np.testing.assert_allclose(drawn[0].images[0].get_array(), pictures[0, 0])
+    np.testing.assert_allclose(drawn[3].images[0].get_array(), maps["RAM"][1] / maps["RAM"][1].abs().max(), rtol=1e-6)
+    assert {ax.images[0].get_clim() for ax in drawn[2:]} == {(-1, 1)}
+    assert {ax.images[0].get_cmap().name for ax in drawn[2:]} == {plot.DIVERGING}
+    assert [ax.get_title() for ax in drawn[:2]] == ["a", "b"]
+    assert [drawn[i].get_ylabel() for i in (0, 2, 4)] == ["image", "RAM", "zero"]
+    assert [len(ax.collections) for ax in drawn] == [0, 0, 1, 1, 1, 1]  # the outlines
+
+
+def test_curves_draw_means_bands_and_references():
+    x = torch.linspace(0, 1, 3)
+    values = torch.tensor([[0.0, 1.0, 2.0], [0.0, 3.0, 4.0], [0.0, 5.0, 12.0]])
+    panels = {"one": {"RAM": values, "uniform": values[:1]}, "two": {"RAM": values}}
+    fig = plot.curves(x, panels, ("r", "accuracy"))
+    first, second = fig.axes
+    assert [line.get_ydata().tolist() for line in first.lines] == [[0, 3, 6], [0, 1, 2]]
+    assert [line.get_label() for line in first.lines] == ["RAM", "uniform"]
+    (band,) = first.collections
+    assert band.get_paths()[0].get_extents().ymax == 8  # three quarters of the way from 4 to 12
+    assert (first.get_title(), second.get_title(), first.get_ylabel()) == ("one", "two", "accuracy")
+
+
+def test_agreement_draws_every_image_and_the_diagonal():
+    truth, predicted = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([-1.5, 0.1, 0.8])
+    ax = plot.agreement(truth, predicted, ("target", "prediction")).axes[0]
+    assert ax.lines[0].get_xydata().tolist() == [[-1.5, -1.5], [1.0, 1.0]]
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), np.stack([truth, predicted], 1))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("target", "prediction")

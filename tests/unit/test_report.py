@@ -33,7 +33,9 @@ def root(tmp_path, monkeypatch):
     monkeypatch.delenv("XAI_RESULTS", raising=False)
     monkeypatch.setenv("XAI_ROOT", str(tmp_path))
     (tmp_path / "results").mkdir()
-    (tmp_path / "notebooks").mkdir()
+    parameters = f"notebooks/parameters/{PAPER}.yaml"
+    (tmp_path / parameters).parent.mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[2] / parameters, tmp_path / parameters)
     shutil.copy(Path(__file__).parents[2] / "results/reported.yaml", tmp_path / "results")
     (tmp_path / f"notebooks/{PAPER}.ipynb").write_text('{"cells": []}')
     return tmp_path
@@ -50,6 +52,7 @@ def write(root, seed=0, profile="standard", arm="main", dataset="mnist", results
     data = {
         "schema_version": 1, "paper": PAPER, "profile": profile, "arm": arm, "seed": seed, "parameters": parameters,
         "metrics": {name: {"n": None, "note": ""} | entry for name, entry in metrics.items()},
+        "settings": experiment._schema(Path(root), PAPER)[1].get(arm, {}),
         "claims": {name: verdict.model_dump(mode="json") for name, verdict in verdicts.items()},
         "figures": [], "arrays": [],
         "provenance": {

@@ -6,12 +6,15 @@ from typing import Any
 _HOME = {
     "IDCVAE": "id_cvae",
     "SmallCNN": "cnn",
+    "VGG16GAP": "vgg",
     "as_found": "subject",
     "check_images": "subject",
     "kl_divergence": "id_cvae",
+    "predict": "outputs",
     "reconstruction_loss": "id_cvae",
     "target_indices": "subject",
     "target_scores": "subject",
+    "vgg16_gap": "vgg",
 }
 __all__ = sorted(_HOME)
 

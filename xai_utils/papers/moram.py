@@ -1,0 +1,145 @@
+"""Paper 2: how maps of a regression compare with the true region (claims P2.2 to P2.7)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
+from xai_utils.metrics.statistics import bootstrap
+
+READINGS = ("signed", "clip", "shift")  # of R = L̂ / ΣΣL̂; "signed" is the paper's formula as it stands
+NO_REGION = "fewer than two images with a true region"
+
+
+def interval(values: Tensor, seed: int) -> dict[str, float | int | str | None]:
+    """Mean of values (N,) with its bootstrap interval over images, as `Run.measure` takes it.
+
+    NaN marks an image without a true region and is left out; fewer than two others make the mean undefined.
+    """
+    known = values[torch.isfinite(values)].double().numpy()
+    if len(known) < 2:
+        return {"value": None, "n": len(known), "note": NO_REGION}
+    found = bootstrap(known, seed=seed)
+    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+
+
+def inside_difference(maps: Tensor, masks: Tensor | None) -> Tensor:
+    """How much higher a map is inside the region than outside: (N,) in [−2, 2], negative where it misleads.
+
+    Mean of maps (N, H, W) where masks (N, H, W) hold, minus the mean elsewhere, over the map's largest absolute value.
+    A flat map gives 0; NaN without masks, and for a mask that is empty or full.
+    """
+    if masks is None:
+        return maps.new_full((len(maps),), torch.nan)
+    inside = (maps * masks).sum((1, 2)) / masks.sum((1, 2))
+    outside = (maps * ~masks).sum((1, 2)) / (~masks).sum((1, 2))
+    largest = maps.abs().amax((1, 2))
+    return (inside - outside) / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def high_area(maps: Tensor, masks: Tensor | None) -> Tensor:
+    """Share (N,) of the region where a map is above half of its maximum, if that is positive; NaN without region."""
+    if masks is None:
+        return maps.new_full((len(maps),), torch.nan)
+    half = maps.amax((1, 2), keepdim=True).clamp(min=0) / 2
+    return ((maps > half) & masks).sum((1, 2)) / masks.sum((1, 2))
+
+
+def misled(maps: Tensor, masks: Tensor | None) -> Tensor:
+    """1 where a map is lower inside the region than outside, else 0; NaN without region; (N,)."""
+    apart = inside_difference(maps, masks)
+    return torch.where(torch.isfinite(apart), (apart < 0).to(apart), apart)
+
+
+def nearest(values: Tensor, wanted: Sequence[float]) -> list[int]:
+    """Index of the value (N,) nearest to each wanted one."""
+    return [(values - value).abs().argmin().item() for value in wanted]
+
+
+def relative_difference(maps: Tensor, reference: Tensor) -> Tensor:
+    """Σ|maps − reference| / Σ|reference| of each image, (N,)."""
+    return (maps - reference).abs().sum((1, 2)) / reference.abs().sum((1, 2))
+
+
+def share_difference(hits: Tensor, group: Tensor, seed: int) -> dict[str, float | int | str | None]:
+    """Share of `hits` (N,) where `group` (N,) holds minus the share elsewhere, as `interval` gives it."""
+    known = torch.isfinite(hits)
+    x, one = hits[known].double().numpy(), group[known].double().numpy()
+    if min(one.sum(), len(one) - one.sum()) < 2:
+        return {"value": None, "n": len(x), "note": "fewer than two images with a true region in one of the groups"}
+
+    def difference(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a resample without one of the groups is left out
+            return weights @ (x * one) / (weights @ one) - weights @ (x * (1 - one)) / (weights @ (1 - one))
+
+    found = bootstrap(x, difference, seed=seed)
+    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+
+
+def curves(maps: Mapping[str, Tensor], masks: Tensor | None, r: Tensor) -> dict[tuple[str, str], Tensor]:
+    """Pixel-accuracy curves (N, T) of every method, by (reading, method); NaN without masks."""
+    n, accuracy = len(r), pixel_accuracy_curve
+    return {
+        (reading, method): saliency.new_full((len(saliency), n), torch.nan)
+        if masks is None
+        else accuracy(saliency, masks, r, normalise=reading)
+        for reading in READINGS
+        for method, saliency in maps.items()
+    }
+
+
+def areas(curves: Mapping[tuple[str, str], Tensor], r: Tensor) -> dict[tuple[str, str], Tensor]:
+    """Area under every curve of every image, (N,), by the trapezoidal rule."""
+    return {key: torch.trapezoid(values, r.to(values), dim=1) for key, values in curves.items()}
+
+
+def compare_readings(
+    curves: Mapping[tuple[str, str], Tensor], r: Tensor, seed: int
+) -> dict[str, dict[str, dict[str, float | int | str | None]]]:
+    """MoRAM against RAM under each reading, as P2.4 compares them, each number as `interval` gives it.
+
+    share_of_r: where on r the mean curve of MoRAM is at least RAM's. auc_difference: MoRAM's area minus RAM's.
+    """
+    area, found = areas(curves, r), {}
+    for reading in READINGS:
+        ram, moram = curves[reading, "RAM"].mean(0), curves[reading, "MoRAM"].mean(0)
+        known = bool(torch.isfinite(ram).all())
+        share = (moram >= ram).double().mean().item()
+        found[reading] = {
+            "ram_area": interval(area[reading, "RAM"], seed),
+            "moram_area": interval(area[reading, "MoRAM"], seed),
+            "auc_difference": interval(area[reading, "MoRAM"] - area[reading, "RAM"], seed),
+            "share_of_r": {"value": share, "n": len(r)} if known else {"value": None, "n": 0, "note": NO_REGION},
+        }
+    return found
+
+
+def best_reading(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """The reading with the largest share of r, then with the largest difference of the areas."""
+    order = ("share_of_r", "auc_difference")
+    return max(found, key=lambda reading: [found[reading][name]["value"] or 0.0 for name in order])
+
+
+def areas_by_sign(curves: Mapping[tuple[str, str], Tensor], r: Tensor, targets: Tensor) -> pd.DataFrame:
+    """Mean area of each method under each reading, for all images and by the sign of the target."""
+    groups = {"all": torch.ones_like(targets, dtype=torch.bool), "target < 0": targets < 0, "target ≥ 0": targets >= 0}
+    rows = {
+        key: {name: values[group].mean().item() for name, group in groups.items()}
+        for key, values in areas(curves, r).items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["reading", "map"])
+
+
+def sums(maps: Tensor) -> dict[str, float]:
+    """What dividing by ΣΣL̂ does to maps (N, H, W).
+
+    flipped: share of maps with a negative sum, where R has the opposite sign everywhere. nearly_zero: share with a sum
+    below 1 % of Σ|L̂|, where R blows up. largest: of |R|, over all pixels and maps.
+    """
+    total, weight = maps.sum((1, 2)), maps.abs().sum((1, 2))
+    largest = (maps.abs().amax((1, 2)) / total.abs()).max().item()
+    flipped, tiny = (total < 0).double().mean().item(), (total.abs() < 0.01 * weight).double().mean().item()
+    return {"flipped": flipped, "nearly_zero": tiny, "largest": largest}
