@@ -46,7 +46,7 @@ def turning(monkeypatch):
     return use
 
 
-def slow_rotation(image, degrees):
+def slow_rotation(image, degrees, shrunk=1.0):
     """Each pixel looks up where it came from: back, that is clockwise, about the centre; bilinear, 0 outside."""
     height, width = image.shape
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -54,7 +54,7 @@ def slow_rotation(image, degrees):
     for row in range(height):
         for column in range(width):
             x, y = column - (width - 1) / 2, (height - 1) / 2 - row  # y upwards
-            u, v = cos * x + sin * y, -sin * x + cos * y
+            u, v = shrunk * (cos * x + sin * y), shrunk * (-sin * x + cos * y)
             from_row, from_column = (height - 1) / 2 - v, u + (width - 1) / 2
             for j in (math.floor(from_row), math.floor(from_row) + 1):
                 for i in (math.floor(from_column), math.floor(from_column) + 1):
@@ -64,10 +64,14 @@ def slow_rotation(image, degrees):
     return out
 
 
-def test_pixels_in_slow_loops_and_by_scikit_image(digits, rotated):
+def test_pixels_in_slow_loops_and_by_scikit_image(digits, rotated, reading):
+    for i in (0, 1, 900, 1796):  # scikit-learn's digits have no margin and get one
+        source, degrees = digits.images[i, 0].double().numpy(), rotated.labels[i].item() * 45
+        np.testing.assert_allclose(rotated.images[i, 0], slow_rotation(source, degrees, 1.4), rtol=0, atol=1e-5)
+    reading(digits)
+    rotated = load_rotated_digits(source="mnist")
     for i in (0, 1, 900, 1796):
-        degrees = rotated.labels[i].item() * 45
-        source = digits.images[i, 0].double().numpy()
+        source, degrees = digits.images[i, 0].double().numpy(), rotated.labels[i].item() * 45
         np.testing.assert_allclose(rotated.images[i, 0], slow_rotation(source, degrees), rtol=0, atol=1e-5)
         library = rotate(source, degrees, order=1, mode="constant", cval=0)
         inside = (slice(4, 24), slice(4, 24))  # at the border it fades out otherwise
@@ -75,16 +79,18 @@ def test_pixels_in_slow_loops_and_by_scikit_image(digits, rotated):
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (-90, -1), (180, 2)])
-def test_a_positive_angle_turns_counter_clockwise(digits, turning, degrees, turns):
+def test_a_positive_angle_turns_counter_clockwise(digits, turning, reading, degrees, turns):
     turning(degrees / 180)
-    images = load_rotated_digits(max_angle=180)
+    reading(digits)
+    images = load_rotated_digits(source="mnist", max_angle=180)
     torch.testing.assert_close(images.images, digits.images.rot90(turns, (2, 3)), rtol=0, atol=2e-5)
     assert images.labels.tolist() == [degrees / 180] * 1797
 
 
-def test_no_angle_is_the_digit_itself(digits, turning):
+def test_no_angle_is_the_digit_itself(digits, turning, reading):
     turning(0)
-    images = load_rotated_digits()
+    reading(digits)
+    images = load_rotated_digits(source="mnist")
     torch.testing.assert_close(images.images, digits.images, rtol=0, atol=1e-5)
     assert not images.labels.any()
 
@@ -116,12 +122,12 @@ def test_targets_are_shares_of_the_largest_angle(digits, rotated):
     narrow = load("rotated_digits", max_angle=9)
     assert torch.equal(narrow.labels, rotated.labels)
     np.testing.assert_allclose(
-        narrow.images[7, 0], slow_rotation(digits.images[7, 0], 9 * narrow.labels[7].item()), atol=1e-5
+        narrow.images[7, 0], slow_rotation(digits.images[7, 0], 9 * narrow.labels[7].item(), 1.4), atol=1e-5
     )
     assert narrow.provenance["sha256"] != rotated.provenance["sha256"]
 
 
-def test_another_size_and_fewer_digits(digits, rotated, turning):
+def test_another_size_and_fewer_digits(digits, rotated, turning, reading):
     few = load("rotated_digits", size=56, keep={"train": 5, "val": 2, "test": 3})
     assert few.images.shape == (10, 1, 56, 56)
     assert few.masks.shape == (10, 56, 56)
@@ -129,10 +135,10 @@ def test_another_size_and_fewer_digits(digits, rotated, turning):
     rows = [rotated.ids.tolist().index(name) for name in few.ids]
     assert torch.equal(few.labels, rotated.labels[rows])  # the angle is the digit's own
     turning(0)
-    still = load("rotated_digits", size=56, keep={"train": 1, "val": 1, "test": 1})
-    source = digits.take([digits.ids.tolist().index(name) for name in still.ids]).images
+    reading(digits)
+    still = load_rotated_digits(source="mnist", size=56)
     inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))  # outside of the digits' image is 0
-    expected = F.interpolate(source, (56, 56), mode="bilinear", align_corners=False)
+    expected = F.interpolate(digits.images, (56, 56), mode="bilinear", align_corners=False)
     torch.testing.assert_close(still.images[inside], expected[inside], rtol=0, atol=1e-5)
 
 
@@ -142,12 +148,11 @@ def test_source_gives_ids_and_split_and_the_ink_is_the_mask(digits, rotated):
     assert rotated.class_names == ()
     assert rotated.labels.dtype == torch.float32
     assert torch.equal(rotated.masks, (rotated.images > 0.5).any(1))
-    assert rotated.masks.sum((1, 2)).min() > 100
+    assert rotated.masks.sum((1, 2)).min() > 50
     assert rotated.provenance["name"] == "rotated_digits"
     assert rotated.provenance["variant"] == "embedded"
-    lost = 1 - rotated.images.sum((1, 2, 3)) / digits.images.sum((1, 2, 3))
-    assert lost.mean() < 0.02
-    assert lost.max() < 0.13
+    lost = 1 - 1.4**2 * rotated.images.sum((1, 2, 3)) / digits.images.sum((1, 2, 3))
+    assert lost.abs().max() < 0.01  # no ink leaves the image: its border would tell the angle
     few = load("rotated_digits", split="test", limit=6)
     assert len(few) == len(few.masks) == 6
 
