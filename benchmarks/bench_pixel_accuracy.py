@@ -1,16 +1,17 @@
-"""`pixel_accuracy_curve` on 1,000 maps of 64×64 at 101 thresholds, beside a loop over the thresholds.
+"""Paper 2's evaluation and its images: 1,000 maps of 64×64 at 101 thresholds, 30,000 rectangles of 64×64.
 
-Both run alternately in one process, on one thread; the bar is a median of at most 1 s under every reading of R.
+The curve runs beside a loop over the thresholds, alternately in one process, on one thread.
 """
 
 import statistics
-import time
 
 import torch
+from harness import alternate, report
 
+from xai_utils.data import load
 from xai_utils.metrics import pixel_accuracy_curve
 
-MAPS, SIZE, ROUNDS = 1_000, 64, 5
+MAPS, SIZE = 1_000, 64
 READINGS = ("signed", "clip", "shift")
 
 
@@ -23,23 +24,17 @@ def loop(saliency, mask, r):
     return torch.stack([((cumulative >= level) == inside).double().mean(1) for level in r], 1)
 
 
-def seconds(function, *arguments):
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
-
-
 torch.set_num_threads(1)
 torch.manual_seed(0)
 saliency, mask = torch.randn(MAPS, SIZE, SIZE) + 0.5, torch.rand(MAPS, SIZE, SIZE) < 0.3
 r = torch.linspace(0, 1, 101, dtype=torch.float64)
 apart = (pixel_accuracy_curve(saliency, mask, r) - loop(saliency, mask, r)).abs().max()
 print(f"largest difference between the two: {apart * SIZE**2:.0f} pixels (at r = 1 rounding decides about the last)")
-times = {name: [] for name in (*READINGS, "loop, signed")}
-for _ in range(ROUNDS):
-    for reading in READINGS:
-        times[reading].append(seconds(pixel_accuracy_curve, saliency, mask, r, reading))
-    times["loop, signed"].append(seconds(loop, saliency, mask, r))
-print(f"{MAPS:,} maps of {SIZE}×{SIZE}, {len(r)} thresholds, one thread:")
-for name, taken in times.items():
-    print(f"{name:13}{statistics.median(taken):6.2f} s" + (" (bar 1.00)" if name in READINGS else ""))
+curves = {name: lambda name=name: pixel_accuracy_curve(saliency, mask, r, name) for name in READINGS}
+times = alternate(curves | {"loop": lambda: loop(saliency, mask, r)}, rounds=5)
+times |= alternate({"rectangles": lambda: load("rectangles", n=30_000, size=64)}, rounds=3)
+names = {name: f"curve, {name}: {MAPS:,} maps of {SIZE}×{SIZE}, {len(r)} thresholds, s" for name in READINGS}
+names |= {"loop": "the same by a loop over the thresholds (signed), s", "rectangles": "30,000 rectangles of 64×64, s"}
+bars = dict.fromkeys(READINGS, "≤ 1") | {"loop": "", "rectangles": "≤ 2"}
+rows = [{"what": names[n], "measured": round(statistics.median(times[n]), 2), "bar": bars[n]} for n in names]
+report(__file__, "one thread", rows)

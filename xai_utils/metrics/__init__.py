@@ -5,7 +5,12 @@ from typing import Any
 
 _STATISTICS = """auroc bootstrap bootstrap_seeds_images effect_size equivalence holm mean_std
     paired_interval paired_t permutation_test proportion"""
-_HOME = {"RealismBand": "realism", "pixel_accuracy_curve": "pixel_accuracy"} | dict.fromkeys(_STATISTICS.split(), "statistics")
+_HOME = {
+    "RealismBand": "realism",
+    "insertion_deletion": "faithfulness",
+    "pixel_accuracy_curve": "pixel_accuracy",
+}
+_HOME |= dict.fromkeys(_STATISTICS.split(), "statistics")
 __all__ = sorted(_HOME)
 
 
