@@ -109,6 +109,7 @@ class Rule(_Strict):
     """When a claim counts as reproduced. Either `never`, or `conditions`."""
 
     arms: list[str] = Field(default=["main"], min_length=1)
+    data: list[str] | None = Field(default=None, min_length=1)
     needs: list[Need] = Field(default_factory=list)
     comparable: dict[str, list[str | int | float | bool]] = Field(default_factory=dict)
     conditions: list[Condition] = Field(default_factory=list)
@@ -121,8 +122,8 @@ class Rule(_Strict):
     def _complete(self) -> Rule:
         if (self.never is None) == (not self.conditions):
             raise ValueError("a rule has either `conditions` or `never`, and not both")
-        if self.never and not self.model_fields_set <= {"never", "because", "arms"}:
-            raise ValueError("a rule with `never` takes `because` and `arms` only")
+        if self.never and not self.model_fields_set <= {"never", "because", "arms", "data"}:
+            raise ValueError("a rule with `never` takes `because`, `arms` and `data` only")
         if bool(self.never or self.at_most) != bool(self.because):
             raise ValueError("`because` gives the reason for `never` or `at_most`: it goes with them, always")
         if self.conditions and self.partly_at > len(self.conditions):
@@ -137,9 +138,18 @@ class Rule(_Strict):
             read += [(condition.other, "value")] if condition.other else []
         return read
 
-    def missing(self, metrics: Mapping[str, Any], arm: str) -> list[str]:
-        """What this rule needs of a run of `arm` and does not find, in words."""
-        if self.never or arm not in self.arms:
+    def foreign(self, parameters: Mapping[str, Any]) -> str:
+        """Why this rule does not judge a run of these parameters at all, in words; empty if it does."""
+        arm = parameters.get("arm", "main")
+        if arm not in self.arms:
+            return f"belongs to arm {' or '.join(self.arms)}, not {arm}"
+        if self.data and parameters.get("dataset") not in self.data:
+            return f"is about {' or '.join(self.data)}, not {parameters.get('dataset')}"
+        return ""
+
+    def missing(self, metrics: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
+        """What this rule needs of a run of these parameters and does not find, in words."""
+        if self.never or self.foreign(parameters):
             return []
         absent = []
         for name, use in dict.fromkeys(self.metrics()):
@@ -153,10 +163,9 @@ class Rule(_Strict):
         """The verdict on a claim of `kind`. Nothing else in the suite makes one. Arguments as for `evaluate`."""
         if self.never:
             return Verdict(verdict=self.never, evidence=self.because)
-        arm = parameters.get("arm", "main")
-        if arm not in self.arms:
-            return Verdict(verdict="not tested", evidence=f"belongs to arm {' or '.join(self.arms)}, not {arm}")
-        if absent := self.missing(metrics, arm):
+        if reason := self.foreign(parameters):
+            return Verdict(verdict="not tested", evidence=reason)
+        if absent := self.missing(metrics, parameters):
             raise MissingMetric(f"not measured: {', '.join(absent)}; add run.measure(id, value, low=…, high=…)")
         short = []
         for need in self.needs:
@@ -164,17 +173,17 @@ class Rule(_Strict):
             if count is None or count < need.at_least:
                 number = "not defined" if count is None else f"{count:g}"
                 short.append(f"{need.metric} is {number}, the rule needs {need.at_least:g}")
-        foreign = [
+        elsewhere = [
             f"{name} is {parameters.get(name, 'not recorded')}, not {' or '.join(map(str, allowed))}"
             for name, allowed in self.comparable.items()
             if parameters.get(name, "main" if name == "arm" else None) not in allowed
         ]
         outcomes = [condition.check(metrics) for condition in self.conditions]
         held = sum(outcome.holds is True for outcome in outcomes)
-        notes = short + foreign + [outcome.text for outcome in outcomes]
+        notes = short + elsewhere + [outcome.text for outcome in outcomes]
         if short or all(outcome.holds is None for outcome in outcomes):
             verdict = "not tested"
-        elif kind == "value" and foreign:
+        elif kind == "value" and elsewhere:
             verdict = "not comparable"
         elif held == len(outcomes):
             verdict = self.at_most or "reproduced"
@@ -313,7 +322,7 @@ def evaluate(
     if paper not in reported.papers:
         raise ValueError(f"no paper {paper!r} in reported.yaml; there are {', '.join(reported.papers)}")
     judged = reported.papers[paper].judged
-    absent = {claim: c.rule.missing(metrics, parameters.get("arm", "main")) for claim, c in judged.items()}
+    absent = {claim: c.rule.missing(metrics, parameters) for claim, c in judged.items()}
     if wanted := [f"claim {claim} needs {', '.join(ids)}" for claim, ids in absent.items() if ids]:
         raise MissingMetric(f"{'; '.join(wanted)}: add run.measure(id, value, low=…, high=…) for each of them")
     return {claim: c.rule.evaluate(c.kind, metrics, parameters) for claim, c in judged.items()}

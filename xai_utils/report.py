@@ -107,7 +107,7 @@ def run_table(record: Record) -> pd.DataFrame:
     for claim, entry in paper.judged.items():
         if verdict := record.claims.get(claim):
             row = {"statement": entry.statement, "reported": _reported(paper, claim)}
-            row |= {"measured": _measured(entry, metrics, record.arm), "verdict": verdict.verdict}
+            row |= {"measured": _measured(entry, metrics, record.subject), "verdict": verdict.verdict}
             rows[claim] = row | {"evidence": verdict.evidence}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
 
@@ -170,7 +170,7 @@ def _judge(claim: claims.Claim, records: Sequence[Record]) -> list[Any]:
     seeds = f"{len(records)} seed{'s' * (len(records) > 1)}"
     scale = f"{first.subject['dataset']}, {seeds}"
     stale = ", ".join(sorted({name for record in records for name in experiment.stale(record)}))
-    value = _measured(claim, metrics, first.arm)
+    value = _measured(claim, metrics, first.subject)
     return [value, len(records), verdict, evidence, scale, _commit(records), stale]
 
 
@@ -187,10 +187,10 @@ def _reported(paper: claims.Paper, claim: str) -> str:
     return "; ".join(f"{_name(v.id)} {_number(v.value, v.std, v.unit)}" for v in numbers)
 
 
-def _measured(claim: claims.Claim, metrics: dict[str, dict[str, Any]], arm: str) -> str:
+def _measured(claim: claims.Claim, metrics: dict[str, dict[str, Any]], subject: dict[str, Any]) -> str:
     """The number that the rule's first condition reads, and how many of its conditions hold."""
     rule = claim.rule
-    if rule.never or arm not in rule.arms or rule.missing(metrics, arm):
+    if rule.never or rule.foreign(subject) or rule.missing(metrics, subject):
         return ""
     entry = metrics[rule.conditions[0].metric]
     text = f"{_name(rule.conditions[0].metric)} {_number(entry['value'], entry['std'], entry['unit'])}"

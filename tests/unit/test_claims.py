@@ -248,7 +248,7 @@ BAD_RULES = {
     "never and conditions": ({"conditions": [OK], "never": "not tested", "because": "it needs people"}, "not both"),
     "never with needs": (
         {"never": "not tested", "because": "it needs people", "needs": [{"metric": "P1.1.a", "at_least": 1}]},
-        "takes `because` and `arms` only",
+        "takes `because`, `arms` and `data` only",
     ),
     "never as a pass": ({"never": "reproduced", "because": "it needs people"}, "'not tested' or 'not comparable'"),
     "never without because": ({"never": "not tested"}, "`because` gives the reason"),
@@ -323,3 +323,15 @@ def test_a_key_given_twice_is_an_error_at_any_depth(tmp_path):
         load(tmp_path, text.replace("- bound: 0", "- bound: 0\n            bound: 1"))
     with pytest.raises(ValueError, match="is not valid"):
         load(tmp_path, "papers: {")
+
+
+def test_a_rule_about_one_data_set_leaves_others_untested_and_asks_nothing_of_them():
+    rule = {"data": ["rectangles"], "conditions": [{"metric": "P1.1.accuracy", "test": "above", "bound": 0.5}]}
+    entry = claims.Rule(**rule)
+    assert entry.missing({}, {"dataset": "mine"}) == []
+    assert entry.missing({}, {"dataset": "rectangles"}) == ["P1.1.accuracy"]
+    verdict = entry.evaluate("relation", {}, {"dataset": "mine"})
+    assert (verdict.verdict, verdict.evidence) == ("not tested", "is about rectangles, not mine")
+    measured = {"P1.1.accuracy": {"value": 0.6}}
+    assert entry.evaluate("relation", measured, {"dataset": "rectangles"}).verdict == "reproduced"
+    assert entry.evaluate("relation", measured, {"dataset": "rectangles", "arm": "other"}).verdict == "not tested"

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from xai_utils.explain import (
+    LRP,
     RAM,
+    RISE,
     Explainer,
     GradCAM,
     GradCAMPlusPlus,
@@ -31,12 +33,14 @@ EXPLAINERS = {
     "RAM": lambda model: RAM(model, "relu", "head"),
     "GradRAM": lambda model: GradRAM(model, "features"),
     "MoRAM": lambda model: MoRAM(model, "features"),
+    "LRP": lambda model: LRP(model),
+    "RISE": lambda model: RISE(model, n_masks=60, cells=4, batch_size=25, score="logit"),
     "Lime": lambda model: Lime(model, n_samples=40, segments=2, batch_size=16),
     "KernelShap": lambda model: KernelShap(model, n_samples=14, segments=2, batch_size=5),
     "ShapPartition": lambda model: ShapPartition(model, max_evals=20, batch_size=4),
     "IntegratedGradients": lambda model: IntegratedGradients(model, steps=6, batch_size=3),
 }
-PLAIN = {"RAM"}  # these need a model of modules only, which ends with GAP and one linear layer
+PLAIN = {"RAM", "LRP"}  # these need a model of modules only, which ends with GAP and one linear layer
 
 
 class Net(nn.Module):

@@ -172,6 +172,7 @@ def test_every_rule_reaches_every_verdict_that_it_can_give(stem, claim):
     entry = REPORTED.papers[stem].judged[claim]
     rule, rng = entry.rule, np.random.default_rng(5)
     home = {name: allowed[0] for name, allowed in rule.comparable.items()} | {"arm": rule.arms[0]}
+    home |= {"dataset": rule.data[0]} if rule.data else {}
     if rule.never:
         assert rule.evaluate(entry.kind, {}, home).verdict == rule.never
         return

@@ -44,7 +44,7 @@ def load_rectangles(
         seed: of all that is drawn.
         colours: of the ground and of the rectangle, as Pillow names them: "black", "#ff8000", "hsl(200, 50%, 50%)".
         area: lo and hi, as shares of the image.
-        non_negative: only targets ≥ 0, for claim P2.6: a lies in the upper half of [lo, hi), all else is the same.
+        non_negative: only targets ≥ 0, for claim P2.6: the same images, the angle rescaled to [0, π) instead.
 
     Returns:
         images (n, 3, size, size), labels = targets (n,) float32 in [−1, 1], masks; ids "rectangles/00000" ….

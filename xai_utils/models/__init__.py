@@ -4,14 +4,20 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "Add": "layers",
+    "Gate": "layers",
     "IDCVAE": "id_cvae",
     "SmallCNN": "cnn",
     "VGG16GAP": "vgg",
     "as_found": "subject",
     "check_images": "subject",
+    "from_torchvision": "resnet",
     "kl_divergence": "id_cvae",
     "predict": "outputs",
     "reconstruction_loss": "id_cvae",
+    "resnet18": "resnet",
+    "resnet34": "resnet",
+    "resnet50": "resnet",
     "target_indices": "subject",
     "target_scores": "subject",
     "vgg16_gap": "vgg",

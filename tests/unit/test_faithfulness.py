@@ -1,0 +1,238 @@
+"""Insertion and deletion: end points, ties, fractions, batches, baselines, and what they refuse."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from xai_utils.metrics.faithfulness import insertion_deletion
+
+
+class Mean(nn.Module):
+    """A single output: the mean of the pixels. Notes how many images each call has."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return x.mean((1, 2, 3))
+
+
+def classifier(dtype=torch.float64):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten())
+    model.append(nn.Linear(4 * 5 * 6, 3))
+    model[1].running_mean.normal_()
+    model[1].running_var.uniform_(0.5, 2)
+    return model.to(dtype).eval()
+
+
+def batch(n=3, dtype=torch.float64):
+    random = torch.Generator().manual_seed(4)
+    return torch.rand(n, 2, 7, 8, dtype=dtype, generator=random), torch.randn(n, 7, 8, dtype=dtype, generator=random)
+
+
+def test_both_end_points_belong_to_both_curves():
+    model, (x, saliency) = classifier(), batch()
+    targets = torch.tensor([2, 0, 1])
+    result = insertion_deletion(model, x, saliency, targets, steps=7)
+    with torch.no_grad():
+        full = model(x).softmax(1)[torch.arange(3), targets]
+        empty = model(torch.zeros_like(x)).softmax(1)[torch.arange(3), targets]
+    assert result.insertion.shape == result.deletion.shape == (3, 8)
+    assert result.fractions.tolist() == [n / 7 for n in range(8)]
+    for curve, ends in ((result.insertion, (empty, full)), (result.deletion, (full, empty))):
+        torch.testing.assert_close(curve[:, 0], ends[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(curve[:, -1], ends[1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(result.id_score, result.insertion_auc - result.deletion_auc)
+
+
+def test_the_mean_of_an_image_of_ones_shows_the_true_fractions():
+    """56 pixels in 10 steps: k = 0, 6, 11, 17, 22, 28, …; 5.6 rounds up, 11.2 down."""
+    x, saliency = torch.ones(1, 2, 7, 8, dtype=torch.float64), batch(1)[1]
+    result = insertion_deletion(Mean(), x, saliency, steps=10)
+    pixels = [0, 6, 11, 17, 22, 28, 34, 39, 45, 50, 56]
+    torch.testing.assert_close(result.fractions, torch.tensor(pixels).double() / 56)
+    torch.testing.assert_close(result.insertion[0], result.fractions)
+    torch.testing.assert_close(result.deletion[0], 1 - result.fractions)
+    assert result.insertion_auc.item() == pytest.approx(0.5, abs=1e-12)
+    assert result.id_score.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_a_half_pixel_rounds_to_even():
+    x = torch.ones(1, 1, 1, 5)
+    assert insertion_deletion(Mean(), x, x[0], steps=2).fractions.tolist() == pytest.approx([0, 2 / 5, 1])
+
+
+def test_equal_pixels_go_in_reading_order():
+    """A flat map: pixel after pixel. A binary one: first its ones, then its zeros."""
+    x = torch.arange(1.0, 7.0).double().reshape(1, 1, 2, 3)
+    flat = insertion_deletion(Mean(), x, torch.zeros(1, 2, 3), steps=6).insertion[0] * 6
+    assert flat.tolist() == pytest.approx([0, 1, 3, 6, 10, 15, 21])
+    ones = torch.tensor([[[0, 1, 0], [1, 0, 1]]], dtype=torch.bool)
+    marked = insertion_deletion(Mean(), x, ones, steps=6)
+    assert (marked.insertion[0] * 6).tolist() == pytest.approx([0, 2, 6, 12, 13, 16, 21])
+    assert (marked.deletion[0] * 6).tolist() == pytest.approx([21, 19, 15, 9, 8, 5, 0])
+
+
+def test_the_scale_of_a_map_does_not_matter_its_order_does():
+    model, (x, saliency) = classifier(), batch()
+    expected = insertion_deletion(model, x, saliency, 1, steps=9)
+    again = insertion_deletion(model, x, saliency * 1e-9 - 3e-9, 1, steps=9)
+    for mine, other in zip(expected, again):
+        assert torch.equal(mine, other)
+    turned = insertion_deletion(model, x, -saliency, 1, steps=9)
+    assert not torch.allclose(turned.insertion, expected.insertion)
+    # the last pixels first: what one curve inserts, the other leaves (56 pixels, 7 steps of 8)
+    one, other = (insertion_deletion(model, x, maps, 1, steps=7) for maps in (saliency, -saliency))
+    torch.testing.assert_close(one.insertion, other.deletion.flip(1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 1000])
+def test_images_and_steps_share_batches_and_nothing_is_scored_twice(batch_size):
+    model, (x, saliency) = Mean(), batch()
+    expected = insertion_deletion(Mean(), x, saliency, steps=5)
+    result = insertion_deletion(model, x, saliency, steps=5, batch_size=batch_size)
+    torch.testing.assert_close(result.insertion, expected.insertion, rtol=0, atol=1e-14)
+    torch.testing.assert_close(result.deletion, expected.deletion, rtol=0, atol=1e-14)
+    scored = model.sizes[1:]  # after the one look at the outputs' shape
+    assert sum(scored) == 3 * 2 * 5  # S + 1 of insertion, S - 1 of deletion
+    assert set(scored[:-1]) <= {batch_size}
+    assert max(scored) <= batch_size
+
+
+def test_each_image_on_its_own_has_the_same_curves():
+    model, (x, saliency) = classifier(), batch()
+    together = insertion_deletion(model, x, saliency, torch.tensor([2, 0, 1]), steps=6, baseline="mean")
+    for n, target in enumerate((2, 0, 1)):
+        alone = insertion_deletion(model, x[n : n + 1], saliency[n : n + 1], target, steps=6, baseline="mean")
+        torch.testing.assert_close(alone.insertion[0], together.insertion[n], rtol=0, atol=1e-12)
+        torch.testing.assert_close(alone.id_score[0], together.id_score[n], rtol=0, atol=1e-12)
+
+
+def test_the_logit_and_dtypes():
+    model, (x, saliency) = classifier(), batch()
+    with torch.no_grad():
+        logits = model(x)[:, 1]
+    result = insertion_deletion(model, x, saliency, 1, steps=3, score="logit")
+    torch.testing.assert_close(result.insertion[:, -1], logits, rtol=0, atol=1e-12)
+    small = insertion_deletion(classifier(torch.float32), x.float(), saliency, 1, steps=3, score="logit")
+    assert {part.dtype for part in small} == {torch.float32}
+    assert {part.dtype for part in result} == {torch.float64}
+    torch.testing.assert_close(small.insertion, result.insertion.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_baselines():
+    x = batch()[0]
+    saliency = batch()[1]
+
+    def hidden(**options):
+        return insertion_deletion(Mean(), x, saliency, steps=2, **options).insertion[:, 0]
+
+    assert hidden().tolist() == [0, 0, 0]
+    torch.testing.assert_close(hidden(baseline="mean"), x.mean((1, 2, 3)))
+    black = hidden(baseline="black", normalization=([0.2, 0.6], torch.tensor([0.5, 0.1])))
+    torch.testing.assert_close(black, torch.full((3,), (-0.4 - 6.0) / 2, dtype=torch.float64))
+    torch.testing.assert_close(hidden(baseline="black", normalization=(0.5, 0.25)), torch.full_like(black, -2))
+    for values in (
+        torch.tensor(0.5),
+        torch.full((2, 1, 1), 0.5),
+        torch.full_like(x, 0.5),
+        torch.full((3, 1, 1, 1), 0.5),
+    ):
+        torch.testing.assert_close(hidden(baseline=values), torch.full_like(black, 0.5))
+    torch.testing.assert_close(hidden(baseline=x.flip(0)), x.flip(0).mean((1, 2, 3)))
+    flat = torch.full_like(x, 0.3)  # blurring leaves a flat image, its borders too
+    blurred = insertion_deletion(Mean(), flat, saliency, steps=2, baseline="blur").insertion
+    torch.testing.assert_close(blurred, torch.full_like(blurred, 0.3))
+
+
+def test_a_point_is_blurred_to_a_gaussian_of_eleven_pixels():
+    class Pixels(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)
+
+    x = torch.zeros(1, 1, 15, 15, dtype=torch.float64)
+    x[0, 0, 7, 7] = 1
+    spread = [
+        insertion_deletion(Pixels(), x, x[0], 15 * 7 + column, steps=1, baseline="blur", score="logit").insertion[0, 0]
+        for column in range(15)
+    ]
+    weights = [math.exp(-(offset**2) / 50) for offset in range(-5, 6)]
+    expected = [weight * 1.0 / sum(weights) ** 2 for weight in weights]
+    assert [value.item() for value in spread] == pytest.approx([0, 0, *expected, 0, 0], abs=1e-12)
+
+
+def test_the_model_and_the_arguments_are_left_as_found():
+    model, (x, saliency) = classifier().train(), batch()
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    x.requires_grad_()
+    saliency.requires_grad_()
+    before, kept, maps = copy.deepcopy(model.state_dict()), x.detach().clone(), saliency.detach().clone()
+    result = insertion_deletion(model, x, saliency, 1, steps=4)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
+    assert torch.equal(x, kept)
+    assert torch.equal(saliency, maps)
+    assert not result.insertion.requires_grad
+    expected = insertion_deletion(classifier(), kept, maps, 1, steps=4)  # in evaluation mode
+    torch.testing.assert_close(result.insertion, expected.insertion)
+    with torch.inference_mode():
+        again = insertion_deletion(classifier(), *batch(), 1, steps=4)
+    torch.testing.assert_close(again.insertion, expected.insertion)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"steps": 57}, ValueError, "steps: got 57; expected an integer from 1 to the number of pixels, 56"),
+        ({"steps": 0}, ValueError, "steps: got 0"),
+        ({"steps": 5.0}, ValueError, r"steps: got 5\.0"),
+        ({"steps": True}, ValueError, "steps: got True"),
+        ({"baseline": "white"}, ValueError, "baseline: got 'white'; expected zero, black, blur, mean or a tensor"),
+        (
+            {"baseline": torch.zeros(3, 7, 8)},
+            ValueError,
+            r"baseline: got shape \(3, 7, 8\); expected one that broadcasts",
+        ),
+        ({"baseline": torch.tensor(torch.nan)}, ValueError, "baseline: holds NaN"),
+        ({"baseline": "black"}, ValueError, r"normalization: got None; baseline \"black\" needs the \(mean, std\)"),
+        ({"baseline": "black", "normalization": 0.5}, ValueError, "normalization: got 0.5; expected"),
+        ({"baseline": "black", "normalization": ([1, 2, 3], 1)}, ValueError, "each a number or 2 of them"),
+        ({"baseline": "black", "normalization": (0.5, 0.0)}, ValueError, "positive deviations"),
+        ({"saliency": torch.zeros(3, 8, 7)}, ValueError, r"saliency: got \(3, 8, 7\); expected a tensor \(3, 7, 8\)"),
+        ({"saliency": torch.zeros(2, 7, 8)}, ValueError, r"saliency: got \(2, 7, 8\)"),
+        ({"saliency": [[0.0]]}, ValueError, "saliency: got list"),
+        ({"saliency": torch.full((3, 7, 8), torch.nan)}, ValueError, r"saliency: maps \[0, 1, 2\] hold NaN"),
+        ({"batch_size": 0}, ValueError, "batch_size: got 0"),
+        ({"score": "softmax"}, ValueError, "score: got 'softmax'"),
+        ({"target": 3}, ValueError, "target: got 3, but the model has 3 classes"),
+        ({"target": None}, ValueError, "target: got None"),
+        ({"inputs": torch.zeros(2, 7, 8)}, ValueError, r"inputs: got shape \(2, 7, 8\)"),
+        ({"inputs": torch.zeros(3, 2, 7, 8, dtype=torch.int64)}, TypeError, "inputs: got torch.int64"),
+        ({"model": nn.Sequential(classifier(), nn.Softmax(1))}, ValueError, "probabilities already"),
+        ({"model": lambda x: x}, TypeError, "model is a function"),
+    ],
+)
+def test_bad_arguments(change, error, message):
+    x, saliency = batch()
+    arguments = {"model": classifier(), "inputs": x, "saliency": saliency, "target": 1} | change
+    with pytest.raises(error, match=message):
+        insertion_deletion(**arguments)
+
+
+def test_blur_of_a_small_image_and_logits_that_are_not_finite():
+    x = torch.rand(1, 1, 5, 9)
+    with pytest.raises(ValueError, match=r'"blur" for images of \(5, 9\); expected at least 6 pixels per side'):
+        insertion_deletion(Mean(), x, x[0], baseline="blur", steps=3)
+    insertion_deletion(Mean(), torch.rand(1, 1, 6, 6), torch.rand(1, 6, 6), baseline="blur", steps=3)
+    broken, (x, saliency) = classifier(), batch()
+    with torch.no_grad():
+        broken[-1].bias[0] = torch.nan
+    with pytest.raises(ValueError, match="outputs hold NaN"):
+        insertion_deletion(broken, x, saliency, 1)

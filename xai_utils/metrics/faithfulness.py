@@ -1,0 +1,149 @@
+"""Insertion and deletion: whether the pixels that a map ranks first are those that the score depends on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.folded import images_per_batch, scoring
+
+BASELINES = ("zero", "black", "blur", "mean")
+Normalization = tuple[Sequence[float] | Tensor | float, Sequence[float] | Tensor | float]
+
+
+class Faithfulness(NamedTuple):
+    """Curves of N images over S + 1 fractions of their pixels, and the areas under them."""
+
+    fractions: Tensor  # (S + 1,): share of the pixels inserted or deleted, from 0 to 1
+    insertion: Tensor  # (N, S + 1): the target's score with the first pixels inserted into the baseline; high is good
+    deletion: Tensor  # (N, S + 1): with the first pixels replaced by the baseline; low is good
+    insertion_auc: Tensor  # (N,)
+    deletion_auc: Tensor  # (N,)
+    id_score: Tensor  # (N,): insertion_auc - deletion_auc; high is good
+
+
+def insertion_deletion(
+    model: nn.Module,
+    inputs: Tensor,
+    saliency: Tensor,
+    target: Tensor | int | None = None,
+    *,
+    steps: int = 50,
+    baseline: str | Tensor = "zero",
+    normalization: Normalization | None = None,
+    score: str = "probability",
+    batch_size: int | None = None,
+) -> Faithfulness:
+    """Insertion and deletion curves (Petsiuk et al. 2018; paper 5, eq. (7) and (8)), and the ID score.
+
+    Pixels in order of falling saliency, equal ones in reading order; at step s of S the first k_s = round(s·P/S) of the
+    P pixels (half to even). A curve's area is by trapezoids over the true fractions k_s / P. Both curves share their
+    end points, the baseline and the image. The scale of the result depends on the baseline: state it.
+
+    Args:
+        model: returns logits (N, K), or a single output, which is then the score. Left as found.
+        inputs: images (N, C, H, W).
+        saliency: maps (N, H, W), of any scale.
+        target: class index (int or (N,)); None = the single output.
+        steps: S, at most the number of pixels.
+        baseline: "zero" in the images' own units (paper 5); "black", 0 before `normalization`; "blur", a Gaussian of 11
+            pixels and σ = 5, reflected at the borders; "mean", each image's mean colour; or values that broadcast to
+            (N, C, H, W).
+        normalization: mean and standard deviation per channel that the images were normalised with; "black" needs it.
+        score: "probability" of the target, or "logit" for the model's output as it is.
+        batch_size: images per forward pass, across images and steps; None = what runs best.
+
+    Raises:
+        TypeError, ValueError: arguments that do not fit together; see `scoring` for those about the model.
+    """
+    with scoring(model, inputs, target, score) as (images, scores):
+        pixels = images.shape[2] * images.shape[3]
+        first = _first_pixels(steps, pixels)
+        ranks = _ranks(saliency, images)
+        hidden = _baseline(baseline, images, normalization)
+        ends = torch.tensor([[0, 0], [0, pixels]])
+        insert = torch.stack([torch.zeros_like(first), first], 1)[1:-1]
+        delete = torch.stack([first, torch.full_like(first, pixels)], 1)[1:-1]
+        # one row per picture to score: the image's pixels of these ranks are shown, from … up to, and the baseline's
+        shown = torch.cat([ends, insert, delete])  # (2 S, 2)
+        values = []
+        for batch in torch.arange(len(images) * len(shown)).split(images_per_batch(images, batch_size)):
+            n = (batch // len(shown)).to(images.device)
+            start, end = shown[batch % len(shown), :, None, None].to(images.device).unbind(1)
+            inside = (ranks[n] >= start) & (ranks[n] < end)
+            values.append(scores(torch.where(inside[:, None], images[n], hidden[n]), n))
+    empty, full, inserted, deleted = torch.cat(values).reshape(len(images), -1).split([1, 1, steps - 1, steps - 1], 1)
+    fractions = (first.double() / pixels).to(images)
+    insertion, deletion = torch.cat([empty, inserted, full], 1), torch.cat([full, deleted, empty], 1)
+    areas = torch.trapezoid(insertion, fractions), torch.trapezoid(deletion, fractions)
+    return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1])
+
+
+def _first_pixels(steps: int, pixels: int) -> Tensor:
+    """k_s = round(s·P/S), s = 0 … S: (S + 1,)."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= pixels:
+        raise ValueError(f"steps: got {steps!r}; expected an integer from 1 to the number of pixels, {pixels}")
+    return torch.from_numpy(np.rint(np.arange(steps + 1) * pixels / steps)).long()
+
+
+def _ranks(saliency: Tensor, images: Tensor) -> Tensor:
+    """Place of every pixel (N, H, W) in the order of falling saliency: 0 = highest; stable."""
+    expected = (len(images), *images.shape[2:])
+    if not isinstance(saliency, Tensor) or saliency.shape != expected:
+        got = tuple(saliency.shape) if isinstance(saliency, Tensor) else type(saliency).__name__
+        raise ValueError(f"saliency: got {got}; expected a tensor {expected}, one map per image and of its size")
+    if saliency.isnan().any():
+        bad = saliency.isnan().flatten(1).any(1).nonzero()[:5, 0].tolist()
+        raise ValueError(f"saliency: maps {bad} hold NaN; remove or repair them")
+    order = saliency.detach().to(images.device).flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand_as(order)
+    return torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places).view(expected)
+
+
+def _baseline(baseline: str | Tensor, images: Tensor, normalization: Normalization | None) -> Tensor:
+    """Pixels that hide those of the images: (N, C, H, W)."""
+    if isinstance(baseline, Tensor):
+        try:
+            values = baseline.detach().to(images).broadcast_to(images.shape)
+        except RuntimeError:
+            got, expected = tuple(baseline.shape), tuple(images.shape)
+            raise ValueError(f"baseline: got shape {got}; expected one that broadcasts to {expected}") from None
+        if not torch.isfinite(values).all():
+            raise ValueError("baseline: holds NaN or infinite values; expected finite ones")
+        return values
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline: got {baseline!r}; expected {', '.join(BASELINES)} or a tensor")
+    if baseline == "zero":
+        return torch.zeros_like(images)
+    if baseline == "mean":
+        return images.mean((2, 3), keepdim=True).expand_as(images)
+    return _black(images, normalization) if baseline == "black" else _blurred(images)
+
+
+def _black(images: Tensor, normalization: Normalization | None) -> Tensor:
+    channels = images.shape[1]
+    if normalization is None:
+        raise ValueError('normalization: got None; baseline "black" needs the (mean, std) that images were divided by')
+    try:
+        mean, std = (torch.as_tensor(part).to(images).broadcast_to((channels,)) for part in normalization)
+    except (RuntimeError, TypeError, ValueError):
+        expected = f"(mean, std), each a number or {channels} of them"
+        raise ValueError(f"normalization: got {normalization!r}; expected {expected}") from None
+    if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+        raise ValueError(f"normalization: got {normalization!r}; expected finite means and positive deviations")
+    return (-mean / std)[:, None, None].expand_as(images)
+
+
+def _blurred(images: Tensor, length: int = 11, sigma: float = 5.0) -> Tensor:
+    reach, channels = length // 2, images.shape[1]
+    if min(images.shape[2:]) <= reach:
+        expected = f"at least {reach + 1} pixels per side"
+        raise ValueError(f'baseline: got "blur" for images of {tuple(images.shape[2:])}; expected {expected}')
+    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(channels, 1, 1, length)
+    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.mT, groups=channels)

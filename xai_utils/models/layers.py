@@ -1,0 +1,42 @@
+"""Sums and gates as modules, so that a walk over a model's modules sees every place where signals meet."""
+
+from torch import Tensor, nn
+
+
+class Add(nn.Module):
+    """The sum of a residual block's output and its shortcut."""
+
+    def forward(self, main: Tensor, skip: Tensor) -> Tensor:
+        """Return main + skip, two tensors of one shape; nothing is broadcast.
+
+        Raises:
+            ValueError: shapes that differ.
+        """
+        if main.shape != skip.shape:
+            got = f"{tuple(main.shape)} and {tuple(skip.shape)}"
+            raise ValueError(f"main and skip have shapes {got}; expected one shape: nothing is broadcast")
+        return main + skip
+
+
+class Gate(nn.Module):
+    """Feature maps weighted by an attention map: α ⊙ g (paper 5, eq. (1)), or (1 + α) ⊙ g (Fukui et al. 2019)."""
+
+    def __init__(self, residual: bool = False) -> None:
+        """Build a gate; `residual` keeps the features where the attention is zero: (1 + α) ⊙ g."""
+        super().__init__()
+        self.residual = residual
+
+    def extra_repr(self) -> str:
+        """Return what `print` shows between the brackets."""
+        return f"residual={self.residual}"
+
+    def forward(self, features: Tensor, attention: Tensor) -> Tensor:
+        """Return the features g (N, K, h, w), weighted by the attention map α (N, 1, h, w).
+
+        Raises:
+            ValueError: shapes that do not belong together.
+        """
+        if features.ndim != 4 or attention.shape != (len(features), 1, *features.shape[2:]):
+            got = f"{tuple(features.shape)} and {tuple(attention.shape)}"
+            raise ValueError(f"features and attention have shapes {got}; expected (N, K, h, w) and (N, 1, h, w)")
+        return features * (1 + attention if self.residual else attention)
