@@ -160,6 +160,24 @@ def test_batch_statistics_hooks_and_subclasses_are_left_alone():
         torch.testing.assert_close(found, outputs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["in place", "hook"])
+def test_one_pair_that_cannot_be_folded_leaves_the_others_folded(case):
+    torch.manual_seed(1)
+    between = nn.ReLU(inplace=True) if case == "in place" else nn.Identity()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), between, nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    model.append(nn.Flatten())
+    if case == "hook":
+        model[2].register_forward_hook(lambda _module, _inputs, output: output + 1)
+    randomised(model)
+    x = images()
+    with torch.no_grad():
+        outputs = model(x)
+        fast = fast_copy(model, x, outputs)
+    calls, found = norms_run(model, fast, x)
+    assert calls == 1
+    torch.testing.assert_close(found, outputs, rtol=0, atol=1e-5)
+
+
 def by_brightness(m, x):
     return m.norm(m.conv(x)) if x.mean() < 1 else m.other(m.conv(x))
 
@@ -168,7 +186,12 @@ def skips_when_bright(m, x):
     return m.norm(m.conv(x)) if x.mean() < 1 else m.conv(x)
 
 
-@pytest.mark.parametrize("way", [by_brightness, skips_when_bright])
+def changes_between_when_bright(m, x):
+    features = m.conv(x)
+    return m.norm(features if x.mean() < 1 else features * 2)
+
+
+@pytest.mark.parametrize("way", [by_brightness, skips_when_bright, changes_between_when_bright])
 def test_a_later_batch_may_take_another_path(way):
     torch.manual_seed(1)
     model, dark = randomised(Net(way)), images()

@@ -64,12 +64,9 @@ class Recording(NamedTuple):
 
 
 def record(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] = lambda module: True) -> Recording:
-    """Run `model` on `images` and record every call of a module without children, as `Step`.
+    """Run `model`, in evaluation mode, on `images` and record every call of a module without children.
 
-    Args:
-        model: in evaluation mode.
-        images: (N, C, H, W).
-        keep: whether the rule of a module looks at its inputs, so that they must be kept.
+    `keep` says whether the rule of a module looks at its inputs.
 
     Raises:
         ValueError: an operation on these tensors outside such a module, or one in place; a module called twice, or
@@ -182,16 +179,11 @@ Shares = tuple[Sequence[Tensor | None], Tensor | None]  # relevance of each inpu
 def walk(
     steps: Sequence[Step], seeds: Mapping[int, Tensor], rules: Callable[[Step, Tensor], Shares]
 ) -> tuple[Tensor, pd.DataFrame]:
-    """Pass the relevance of `seeds` back over `steps`, down to the images.
-
-    Args:
-        steps: of a `Recording`.
-        seeds: number of a tensor -> the relevance that starts there, of the tensor's shape.
-        rules: (step, relevance of its result) -> relevance of each of its inputs, and what the step absorbed.
+    """Pass relevance back over the steps of a recording, from the tensors whose numbers `seeds` has to the images.
 
     Returns:
         relevance of the images (N, C, H, W), and the ledger: one row per step, in the order of the walk, and a last
-        one for the whole net, with relevance_in + absorbed = relevance_out summed over the batch.
+        one for the whole net, with relevance_in + absorbed = relevance_out, summed over the batch.
 
     Raises:
         ValueError: relevance would reach a module without a rule.
@@ -284,9 +276,8 @@ class Rules(NamedTuple):
 
     def keeps(self, module: nn.Module) -> bool:
         """Return whether the rule of a module looks at its inputs."""
-        return type(module) in LAYERS | POOLS | WINNERS or (
-            type(module) is Add and self.skip in ("magnitude", "signed")
-        )
+        by_values = {Add} if self.skip in ("magnitude", "signed") else set()
+        return type(module) in LAYERS | POOLS | WINNERS | by_values
 
     def __call__(self, step: Step, relevance: Tensor) -> Shares:
         """Return the relevance of each of a step's inputs, and what the step absorbed."""
@@ -378,6 +369,9 @@ class LRP:
     """Relevance at the images' pixels of the target's score (paper 5, § 4.2), by modules with rules alone.
 
     BatchNorm is folded into the layer before it. A model in train mode is run in evaluation mode and put back.
+
+    Attributes:
+        ledger: relevance in, out and absorbed of every layer in the last `attribute` (None before); see `walk`.
     """
 
     def __init__(
@@ -397,41 +391,30 @@ class LRP:
         Args:
             model: its outputs are logits (N, classes), or (N, 1) for a single one.
             rule: "zplus" (paper 5, eq. (3)), "epsilon", or "gamma", for convolutions, linear layers and averages.
-            skip: how an `Add` shares: a number γ, for the residual block, 1 − γ for the shortcut (eq. (5));
-                "magnitude" |main| : |skip|; "signed" main : skip over their sum; "none" all to the residual block.
+            skip: how an `Add` shares: γ for the residual block, 1 − γ for the shortcut (eq. (5)); "magnitude"
+                |main| : |skip|; "signed" main : skip over their sum; "none" all to the residual block.
             start: relevance that the target starts with: its "logit", its softmax "probability", or "one".
             epsilon: added to the denominators, with their sign, at a "signed" skip too; None = 0 for z⁺, else 1e-6.
             gamma: of the γ rule.
-            biases: whether biases stand in the denominators, and so absorb relevance; None = as the rule's source
-                has it: not for z⁺ (eq. (3) knows none), yes for ε and γ.
-            box: lowest and highest possible pixel (numbers, or (C,) one per channel), for z^B in the first layer;
-                None = the same rule as elsewhere.
+            biases: whether biases stand in the denominators, and so absorb; None = not for z⁺ (eq. (3) has none).
+            box: lowest and highest possible pixel (numbers, or (C,)): z^B in the first layer; None = as elsewhere.
 
         Raises:
             ValueError: an unknown name, or a number out of range.
         """
         rules = {"zplus": zplus_weight, "epsilon": epsilon_weight, "gamma": partial(gamma_weight, gamma=gamma)}
         skips, starts = ("magnitude", "signed", "none"), ("logit", "probability", "one")
-        if rule not in rules:
-            raise ValueError(f"rule: got {rule!r}; expected one of {', '.join(rules)}")
-        if start not in starts:
-            raise ValueError(f"start: got {start!r}; expected one of {', '.join(starts)}")
+        for name, got, known in (("rule", rule, rules), ("start", start, starts)):
+            if got not in known:
+                raise ValueError(f"{name}: got {got!r}; expected one of {', '.join(known)}")
         if not (skip in skips if isinstance(skip, (str, bool)) else 0 <= skip <= 1):
             raise ValueError(f"skip: got {skip!r}; expected a number from 0 to 1, or one of {', '.join(skips)}")
-        if epsilon is None:
-            epsilon = 0.0 if rule == "zplus" else 1e-6
+        epsilon = (0.0 if rule == "zplus" else 1e-6) if epsilon is None else epsilon
         if not (0 <= epsilon < math.inf and 0 <= gamma < math.inf):
             raise ValueError(f"got epsilon={epsilon!r}, gamma={gamma!r}; expected finite numbers of at least 0")
         self.model, self.start, self.box = model, start, box
         self.rules = Rules(rules[rule], epsilon, rule != "zplus" if biases is None else biases, skip)
-        self._ledger: pd.DataFrame | None = None
-
-    @property
-    def ledger(self) -> pd.DataFrame:
-        """Relevance in, out and absorbed of every layer in the last `attribute`, from the output down; see `walk`."""
-        if self._ledger is None:
-            raise ValueError("there is no ledger yet: call attribute(inputs, target) first")
-        return self._ledger
+        self.ledger: pd.DataFrame | None = None
 
     def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
         """Return the relevance (N, H, W) of the images' pixels, summed over channels; see `Explainer`.
@@ -449,7 +432,7 @@ class LRP:
             seed = self._seed(outputs, target)
             if outputs not in numbers:
                 raise ValueError("no module with a rule made what the model returns; see the end of its forward")
-            relevance, self._ledger = walk(steps, {numbers[outputs]: seed}, rules)
+            relevance, self.ledger = walk(steps, {numbers[outputs]: seed}, rules)
             if rules.box and not any(step.sources == (0,) and type(step.module) in LAYERS for step in steps):
                 raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
         return relevance.sum(1)

@@ -6,10 +6,12 @@ from typing import Any
 _STATISTICS = """auroc bootstrap bootstrap_seeds_images effect_size equivalence holm mean_std
     paired_interval paired_t permutation_test proportion"""
 _HOME = {
+    "Faithfulness": "faithfulness",
     "RealismBand": "realism",
     "insertion_deletion": "faithfulness",
     "pixel_accuracy_curve": "pixel_accuracy",
 }
+_HOME |= dict.fromkeys(("energy_inside", "iou", "pieces", "pointing_game"), "localization")
 _HOME |= dict.fromkeys(_STATISTICS.split(), "statistics")
 __all__ = sorted(_HOME)
 

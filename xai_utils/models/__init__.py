@@ -7,6 +7,7 @@ _HOME = {
     "Add": "layers",
     "Gate": "layers",
     "IDCVAE": "id_cvae",
+    "ResNet": "resnet",
     "SmallCNN": "cnn",
     "VGG16GAP": "vgg",
     "as_found": "subject",

@@ -13,8 +13,9 @@ class Add(nn.Module):
             ValueError: shapes that differ.
         """
         if main.shape != skip.shape:
-            got = f"{tuple(main.shape)} and {tuple(skip.shape)}"
-            raise ValueError(f"main and skip have shapes {got}; expected one shape: nothing is broadcast")
+            raise ValueError(
+                f"main and skip have shapes {tuple(main.shape)} and {tuple(skip.shape)}; expected one shape"
+            )
         return main + skip
 
 
@@ -25,10 +26,6 @@ class Gate(nn.Module):
         """Build a gate; `residual` keeps the features where the attention is zero: (1 + α) ⊙ g."""
         super().__init__()
         self.residual = residual
-
-    def extra_repr(self) -> str:
-        """Return what `print` shows between the brackets."""
-        return f"residual={self.residual}"
 
     def forward(self, features: Tensor, attention: Tensor) -> Tensor:
         """Return the features g (N, K, h, w), weighted by the attention map α (N, 1, h, w).
