@@ -278,8 +278,10 @@ def test_package_names_are_lazy_and_complete(monkeypatch):
     assert [name for name in sys.modules if name.startswith("xai_utils.data.")] == []
     assert dir(fresh) == sorted(fresh.__all__)
     monkeypatch.undo()
-    for name in xai_utils.data.__all__:
+    for name in {*xai_utils.data.__all__} - {"FAMILIES"}:
         assert getattr(xai_utils.data, name).__name__ == name
+    for name in xai_utils.data.FAMILIES:
+        assert callable(getattr(importlib.import_module(f"xai_utils.data.{name}"), f"load_{name}"))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         xai_utils.data.nothing
 

@@ -392,7 +392,8 @@ class LRP:
             model: its outputs are logits (N, classes), or (N, 1) for a single one.
             rule: "zplus" (paper 5, eq. (3)), "epsilon", or "gamma", for convolutions, linear layers and averages.
             skip: how an `Add` shares: γ for the residual block, 1 − γ for the shortcut (eq. (5)); "magnitude"
-                |main| : |skip|; "signed" main : skip over their sum; "none" all to the residual block.
+                |main| : |skip|; "signed" main : skip over their sum; "none" all to the residual block. With ε or γ a
+                fixed number can make relevance of both signs grow from block to block: look at the ledger.
             start: relevance that the target starts with: its "logit", its softmax "probability", or "one".
             epsilon: added to the denominators, with their sign, at a "signed" skip too; None = 0 for z⁺, else 1e-6.
             gamma: of the γ rule.
