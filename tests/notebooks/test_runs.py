@@ -26,7 +26,7 @@ MNIST = {"dataset": "mnist", "sources": ["mnist"], "claim": "P1.1"}
 MNIST["few"] = {"limit": 500, "epochs": 2, "batch_size": 32, "classifier_epochs": 1}
 FEW = {"images": 300, "size": 32, "limit": 300, "width": 4, "poolings": 2, "epochs": 2, "compared": 4}
 REAL = {
-    PAPER: {"main": MNIST, "improved": MNIST},
+    PAPER: {"main": MNIST, "improved": MNIST | {"claim": "X1.1"}},
     "02_moram_regression": {
         "rectangles": {"dataset": None, "sources": ["rectangles"] * 2, "claim": "P2.4", "few": FEW},
         "rotated_digits": {"dataset": "mnist", "sources": ["rotated_mnist"], "claim": "X2.1", "few": FEW},
