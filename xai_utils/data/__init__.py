@@ -5,7 +5,16 @@ from typing import Any
 
 # what `load` reads: `load_<name>` of the module of that name. It stands here, and not beside `load`, so that a new
 # family leaves the code unchanged that made the records of the others.
-FAMILIES = ("digits", "mnist", "rectangles", "rotated_digits", "folder", "target_folder")
+FAMILIES = (
+    "digits",
+    "mnist",
+    "rectangles",
+    "rotated_digits",
+    "surface_defects",
+    "magnetic_tiles",
+    "folder",
+    "target_folder",
+)
 _HOME = {
     "ImageSet": "imageset",
     "fetch": "store",

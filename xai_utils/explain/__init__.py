@@ -19,6 +19,7 @@ _HOME = {
     "RAM": "cam",
     "RISE": "rise",
     "ShapPartition": "baselines",
+    "c1c": "c1c",
     "cam": "cam",
     "class_prototypes": "morph",
     "decode_path": "morph",
@@ -43,7 +44,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`cam` and `morph` are functions here, and also files: importing a file must not hide its function."""
+    """`c1c`, `cam` and `morph` are functions here, and also files: importing a file must not hide its function."""
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, getattr(value, name, value) if isinstance(value, ModuleType) else value)
