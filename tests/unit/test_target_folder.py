@@ -231,6 +231,14 @@ def zeros_and_ones(masks):
     save(masks / "03.png", np.arange(48).reshape(6, 8) % 2)
 
 
+def sixteen_bits_of_eight(masks):
+    Image.fromarray((np.arange(48).reshape(6, 8) % 2 * 255).astype(np.uint16)).save(masks / "03.png")
+
+
+def transparent(masks):
+    save(masks / "03.png", (np.arange(48).reshape(6, 8, 1) % 2 * 255).repeat(4, axis=2))
+
+
 def no_picture(masks):
     (masks / "03.png").write_text("no picture")
 
@@ -243,6 +251,8 @@ def no_picture(masks):
         (other_size, r"mask .*03\.png has \(6, 8\) pixels \(width, height\), its image '03\.png' \(8, 6\)"),
         (grey_values, r"mask .*03\.png holds the grey values \[128\], expected 0 \(outside\) and 255 \(inside\) only"),
         (zeros_and_ones, r"mask .*03\.png holds the grey values \[0, 1\]"),
+        (sixteen_bits_of_eight, r"mask .*03\.png holds the grey values \[0, 1\]"),
+        (transparent, r"mask .*03\.png is transparent in part, expected black \(outside\) and white"),
         (no_picture, r"image .*03\.png or its mask cannot be read"),
     ],
 )

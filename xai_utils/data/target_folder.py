@@ -3,15 +3,13 @@
 import csv
 import hashlib
 import os
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from xai_utils.data import store
-from xai_utils.data.folder import SUFFIXES, read_image
+from xai_utils.data.folder import SUFFIXES, image_files, read_image, read_masks
 from xai_utils.data.imageset import SPLITS, ImageSet, stratified_split
 
 HEADERS = (["file", "target"], ["file", "target", "split"])
@@ -61,7 +59,7 @@ def load_target_folder(
     masks_root = None if masks is None else root / masks
     if masks_root and not masks_root.is_dir():
         raise FileNotFoundError(f"masks' folder {masks_root} does not exist, or is not a folder")
-    paths = {i: path for i, path in _images(root).items() if not masks_root or masks_root not in path.parents}
+    paths = {i: path for i, path in image_files(root).items() if not masks_root or masks_root not in path.parents}
     rows = _rows(root / targets, paths)
     ids = list(rows)
     split = np.array([row[1] for row in rows.values()])
@@ -75,9 +73,8 @@ def load_target_folder(
     used = {i: paths[i] for i in ids} | {targets: root / targets}
     regions = None
     if masks_root:
-        found = _masks(masks_root, {i: paths[i] for i in ids})
+        regions, found = read_masks(masks_root, {i: paths[i] for i in ids}, size)
         used |= {f"{masks}/{path.relative_to(masks_root).as_posix()}": path for path in found}
-        regions = torch.from_numpy(np.stack([read_image(path, size, True)[0] > 0.5 for path in found]))
     checksums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in used.items()}
     return ImageSet(
         name="target_folder",
@@ -89,13 +86,6 @@ def load_target_folder(
         provenance={"name": root.name, "sha256": store.sha256_of_lines(checksums), "variant": "own"},
         masks=regions,
     )
-
-
-def _images(root: Path) -> dict[str, Path]:
-    """Image files below `root` by their path there, hidden ones and those in hidden folders left out."""
-    found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    hidden = {name for name in found if any(part.startswith(".") for part in name.split("/"))}
-    return {name: path for name, path in found.items() if path.suffix.lower() in SUFFIXES and name not in hidden}
 
 
 def _rows(path: Path, images: dict[str, Path]) -> dict[str, tuple[float, str]]:
@@ -139,30 +129,3 @@ def _target(text: str, what: str) -> float:
     if not abs(value) <= float(np.finfo(np.float32).max):  # true for NaN, too
         raise ValueError(f"{what} is {text!r}, expected a finite number that float32 holds")
     return value
-
-
-def _masks(root: Path, images: dict[str, Path]) -> list[Path]:
-    """The mask file of each image, in their order: there once, black and white, and of the image's size."""
-    found = _images(root)
-    stems = Counter(name.rpartition(".")[0] for name in found)
-    by_stem = {name.rpartition(".")[0]: path for name, path in found.items()}
-    for name, path in images.items():
-        stem = name.rpartition(".")[0]
-        if stems[stem] != 1:
-            raise ValueError(f"image {name!r} has {stems[stem]} masks {stem}.* below {root}, expected one")
-        try:
-            with Image.open(path) as image, Image.open(by_stem[stem]) as mask:
-                expected, upright = ImageOps.exif_transpose(image).size, ImageOps.exif_transpose(mask)
-                values = np.unique(np.asarray(upright.convert("L"))).tolist()
-        except Exception as error:  # Pillow raises many types for damaged files
-            raise ValueError(f"image {path} or its mask cannot be read: {error}. Replace or remove it.") from error
-        if upright.size != expected:
-            raise ValueError(
-                f"mask {by_stem[stem]} has {upright.size} pixels (width, height), its image {name!r} {expected}; "
-                "expected the same"
-            )
-        if not set(values) <= {0, 255}:
-            raise ValueError(
-                f"mask {by_stem[stem]} holds the grey values {values[:5]}, expected 0 (outside) and 255 (inside) only"
-            )
-    return [by_stem[name.rpartition(".")[0]] for name in images]
