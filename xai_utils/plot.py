@@ -43,18 +43,28 @@ _STYLE = {
 }
 
 
-def use_style() -> None:
-    """Switch the house style on for this process; a notebook calls it once."""
-    plt.rcParams.update(_STYLE)
+def use_style(dpi: int = 72) -> None:
+    """Switch the house style on for this process; a notebook calls it once. `dpi` is that of figures on the screen."""
+    plt.rcParams.update(_STYLE | {"figure.dpi": dpi})
 
 
-def images(pictures: ArrayLike | Tensor, titles: Sequence[str] = (), columns: int = 10, title: str = "") -> Figure:
-    """A grid of images (N, H, W), (N, 1, H, W) or (N, 3, H, W) in [0, 1], `titles` above them."""
+def images(
+    pictures: ArrayLike | Tensor,
+    titles: Sequence[str] = (),
+    columns: int = 10,
+    title: str = "",
+    scale: float = 1.0,
+) -> Figure:
+    """A grid of images (N, H, W), (N, 1, H, W) or (N, 3, H, W) in [0, 1], `titles` above them.
+
+    `scale` enlarges the pictures, not the text; photographs are large files, so show many of them small.
+    """
     pictures = [_picture(p) for p in _array(pictures)]
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
     fig, axes = plt.subplots(
-        rows, columns, figsize=(0.95 * columns, (1.2 if len(titles) else 0.98) * rows + 0.3 * bool(title)),
+        rows, columns,
+        figsize=(0.95 * columns * scale, (0.98 * scale + 0.22 * bool(len(titles))) * rows + 0.3 * bool(title)),
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for index, ax in enumerate(axes.flat):
@@ -151,7 +161,7 @@ def saliency_table(
     pictures = _array(pictures)
     rows, n = len(maps) + 1, len(pictures)
     fig, axes = plt.subplots(
-        rows, n, figsize=(1.25 * n + 1.3, 1.25 * rows + 0.3), squeeze=False, layout="constrained"
+        rows, n, figsize=(1.05 * n + 2.2, 1.05 * rows + 0.4), squeeze=False, layout="constrained"
     )  # fmt: skip
     for column in range(n):
         _show(axes[0, column], _picture(pictures[column]))
@@ -168,6 +178,42 @@ def saliency_table(
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     bar = fig.colorbar(drawn, ax=axes[1:], shrink=0.6, ticks=[-1, 0, 1])
     bar.set_label("map / its largest absolute value", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def overlays(
+    pictures: ArrayLike | Tensor,
+    maps: Mapping[str, ArrayLike | Tensor],
+    titles: Sequence[str] = (),
+    title: str = "",
+    outlines: ArrayLike | Tensor | None = None,
+) -> Figure:
+    """Images (N, C, H, W) in the first row, then one row per method: its maps (N, H, W) laid over the images.
+
+    Grad-CAM's usual picture: red high, blue low. Each map is scaled by its own maximum; negative values count as 0, and
+    an image whose map has nothing positive is blue all over. `outlines` (N, H, W) bool draws the true region's border.
+    """
+    pictures = _array(pictures)
+    rows, n = len(maps) + 1, len(pictures)
+    fig, axes = plt.subplots(
+        rows, n, figsize=(0.85 * n + 1.4, 0.9 * rows + 0.6), squeeze=False, layout="constrained"
+    )  # fmt: skip
+    for column in range(n):
+        picture = _picture(pictures[column])
+        for ax in axes[:, column]:
+            _show(ax, picture)
+            if outlines is not None and _array(outlines)[column].any():
+                ax.contour(_array(outlines)[column], levels=[0.5], colors=["white"], linewidths=0.9)
+        axes[0, column].set_title(titles[column] if column < len(titles) else "", fontsize=8)
+        for ax, values in zip(axes[1:, column], maps.values()):
+            values = _array(values)[column].clip(min=0)
+            drawn = ax.imshow(values / (values.max() or 1.0), cmap="jet", vmin=0, vmax=1, alpha=0.45)
+    for ax, name in zip(axes[:, 0], ["image", *maps]):
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    bar = fig.colorbar(drawn, ax=axes[1:], shrink=0.6, ticks=[0, 1])
+    bar.set_label("map / its maximum", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     fig.suptitle(title, fontsize=11)
     return fig

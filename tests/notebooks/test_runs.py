@@ -25,12 +25,15 @@ FIGURES += ["fig4_latent_path", "fig6_misclassified", "prototypes", "samples", "
 MNIST = {"dataset": "mnist", "sources": ["mnist"], "claim": "P1.1"}
 MNIST["few"] = {"limit": 500, "epochs": 2, "batch_size": 32, "classifier_epochs": 1}
 FEW = {"images": 300, "size": 32, "limit": 300, "width": 4, "poolings": 2, "epochs": 2, "compared": 4}
+TILES = {"dataset": "magnetic_tiles", "sources": ["magnetic_tiles"], "claim": "X3.1"}
+TILES["few"] = {"limit": 240, "size": 32, "width": 8, "epochs": 3, "compared": 2, "added": 10}
 REAL = {
     PAPER: {"main": MNIST, "improved": MNIST | {"claim": "X1.1"}},
     "02_moram_regression": {
         "rectangles": {"dataset": None, "sources": ["rectangles"] * 2, "claim": "P2.4", "few": FEW},
         "rotated_digits": {"dataset": "mnist", "sources": ["rotated_mnist"], "claim": "X2.1", "few": FEW},
     },
+    "03_gradcam_defects": {"main": TILES, "selection": TILES | {"claim": "P3.3"}},
 }
 
 
@@ -278,6 +281,45 @@ def test_own_regression_with_and_without_masks(home, tmp_path, masks):
     assert (record.metrics["P2.4.signed.auc_difference"].value is None) == (not masks)
     assert (record.claims["P2.4"].verdict == "not tested") == (not masks)
     assert record.claims["P2.5"].verdict == "reproduced"  # an identity, with or without masks
+
+
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_own_defects_with_and_without_masks(home, tmp_path, masks):
+    paper, rng = "03_gradcam_defects", np.random.default_rng(0)
+    for i in range(60):
+        picture = rng.integers(90, 160, (32, 32)).astype(np.uint8)
+        mask = np.zeros_like(picture)
+        if i % 3:
+            down, wide = (slice(8, 14), 6) if i % 3 == 1 else (slice(4, 28), 2)
+            place = down, slice(i % 20, i % 20 + wide)
+            picture[place], mask[place] = 20, 255
+        name = ("good", "pit", "crack")[i % 3]
+        for folder, pixels in (("images", picture), *([("images/masks", mask)] if i % 3 and masks else [])):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / name / f"{i:02d}.png")
+    own = {"dataset": "folder", "normal": "good", "folder": tmp_path / "images", "masks": "masks" if masks else ""}
+    own |= {"size": 32, "width": 2, "epochs": 1, "compared": 2, "added": 4}
+    given = [word for name, value in own.items() for word in ("-p", name, value)]
+    done = notebooks_run(home, tmp_path / "results", paper, "quick", "selection", 0, *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = experiment.load_record(seed_folder(tmp_path / "results", arm="selection", paper=paper))
+    assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
+    marked = {name: record.metrics[f"P3.outcomes.{name}"].value for name in ("correct", "missed", "wrong_defect")}
+    assert sum(marked.values()) == 8  # a fifth of 40
+    assert record.metrics["P3.1.correct"].value == (marked["correct"] if masks else 0)
+    assert (record.metrics["P3.4.auroc"].n == 8) == masks
+    assert record.metrics["X3.2.random.balanced_accuracy"].n == 12  # needs no mask
+
+
+def test_own_defects_need_the_names_of_their_normal_classes(home, tmp_path):
+    for name in ("good", "crack"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(np.full((32, 32), 10 * i, np.uint8)).save(tmp_path / "images" / name / f"{i}.png")
+    own = ["-p", "dataset", "folder", "-p", "folder", tmp_path / "images", "-p", "size", "32"]
+    done = notebooks_run(home, tmp_path / "results", "03_gradcam_defects", "quick", "main", 0, *own)
+    text = "normal: 'normal' is no class of the data; expected some of crack, good"
+    refused(done, seed_folder(tmp_path / "results", paper="03_gradcam_defects"), text)
 
 
 def test_a_second_run_into_one_folder_at_once(home, tmp_path):

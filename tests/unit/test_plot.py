@@ -121,6 +121,25 @@ def test_a_saliency_table_has_one_row_per_method_each_map_on_its_own_scale():
     assert [len(ax.collections) for ax in drawn] == [0, 0, 1, 1, 1, 1]  # the outlines
 
 
+def test_overlays_lay_the_positive_part_of_each_map_over_its_image():
+    pictures = torch.rand(2, 1, 4, 4)
+    maps = {"correct class": torch.randn(2, 4, 4), "zero": -torch.ones(2, 4, 4)}
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[0, 1:3, 1:3] = True  # the second image has no defect
+    fig = plot.overlays(pictures, maps, ["a", "b"], "title", masks)
+    drawn = [ax for ax in fig.axes if ax.images]
+    assert [len(ax.images) for ax in drawn] == [1, 1, 2, 2, 2, 2]
+    for ax, i in zip(drawn, (0, 1, 0, 1, 0, 1)):
+        np.testing.assert_allclose(ax.images[0].get_array(), pictures[i, 0])
+    expected = maps["correct class"][1].clamp(min=0)
+    np.testing.assert_allclose(drawn[3].images[1].get_array(), expected / expected.max(), rtol=1e-6)
+    assert drawn[4].images[1].get_array().max() == 0
+    assert {(ax.images[1].get_cmap().name, ax.images[1].get_clim()) for ax in drawn[2:]} == {("jet", (0, 1))}
+    assert [ax.get_title() for ax in drawn[:2]] == ["a", "b"]
+    assert [drawn[i].get_ylabel() for i in (0, 2, 4)] == ["image", "correct class", "zero"]
+    assert [len(ax.collections) for ax in drawn] == [1, 0, 1, 0, 1, 0]  # the outlines
+
+
 def test_curves_draw_means_bands_and_references():
     x = torch.linspace(0, 1, 3)
     values = torch.tensor([[0.0, 1.0, 2.0], [0.0, 3.0, 4.0], [0.0, 5.0, 12.0]])
