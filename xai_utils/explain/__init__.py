@@ -24,6 +24,7 @@ _HOME = {
     "class_prototypes": "morph",
     "decode_path": "morph",
     "features_and_gradients": "cam",
+    "in_batches": "batches",
     "morph": "morph",
     "normalize": "cam",
     "path_along_data": "morph",
