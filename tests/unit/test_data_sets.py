@@ -139,8 +139,8 @@ def test_load_refuses_unknown_names_options_splits_and_limits(monkeypatch):
     monkeypatch.setenv("XAI_ROOT", str(Path(__file__).resolve().parents[2]))
     with pytest.raises(ValueError, match=r"unknown data set 'digts'. Did you mean 'digits'.*Known:.*folder.*mnist"):
         load("digts")
-    with pytest.raises(ValueError, match="'cifar10' has no loader yet"):
-        load("cifar10")
+    with pytest.raises(ValueError, match="'rdd2022_sample' has no loader yet"):
+        load("rdd2022_sample")
     with pytest.raises(TypeError, match=r"'digits' has no option 'size'; its options: split, limit, seed"):
         load("digits", size=3)
     with pytest.raises(ValueError, match="unknown split 'all'"):

@@ -12,6 +12,11 @@ FAMILIES = (
     "rotated_digits",
     "surface_defects",
     "magnetic_tiles",
+    "radiographs",
+    "chest_xrays",
+    "road_views",
+    "stanford_cars",
+    "cifar10",
     "folder",
     "target_folder",
 )
