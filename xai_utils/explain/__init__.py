@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 _HOME = {
+    "AttentionMap": "lrp_bn",
     "Explainer": "explainer",
     "GradCAM": "cam",
     "GradCAMPlusPlus": "cam",
@@ -13,6 +14,7 @@ _HOME = {
     "IntegratedGradients": "baselines",
     "KernelShap": "baselines",
     "LRP": "lrp",
+    "LRPBN": "lrp_bn",
     "LayerGradients": "cam",
     "Lime": "baselines",
     "MoRAM": "cam",

@@ -5,12 +5,14 @@ from typing import Any
 
 _HOME = {
     "Add": "layers",
+    "AttentionBranchNetwork": "abn",
     "Gate": "layers",
     "IDCVAE": "id_cvae",
     "ResNet": "resnet",
     "SmallCNN": "cnn",
     "VGG16GAP": "vgg",
     "as_found": "subject",
+    "branch_loss": "abn",
     "check_images": "subject",
     "from_torchvision": "resnet",
     "kl_divergence": "id_cvae",
