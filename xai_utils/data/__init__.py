@@ -17,8 +17,12 @@ FAMILIES = (
     "road_views",
     "stanford_cars",
     "cifar10",
+    "road_patches",
+    "road_cracks",
+    "crackforest",
     "folder",
     "target_folder",
+    "rdc",
 )
 _HOME = {
     "ImageSet": "imageset",
