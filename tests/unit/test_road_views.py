@@ -238,7 +238,7 @@ def test_a_split_file_may_not_divide_a_segment_nor_leave_out_an_image(root):
     write_archive(root)
     path = root / "data/splits/road_views.csv"
     path.write_text("id,split\na,train\nb,val\nc,test\n")
-    with pytest.raises(ValueError, match=r"road_views\.csv divides 1 road segments, S1 among them; put each segment"):
+    with pytest.raises(ValueError, match=r"road_views\.csv divides the images of 1 road segments, S1 among them; put"):
         load_road_views(size=32)
     path.write_text("id,split\na,train\nb,train\n")
     with pytest.raises(ValueError, match=r"road_views\.csv must name each of the 3 images once"):

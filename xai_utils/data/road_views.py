@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from xai_utils.data import store
-from xai_utils.data.chest_xrays import _image, _in_turns, _index
-from xai_utils.data.imageset import SPLITS, ImageSet
+from xai_utils.data.archive import check_size, check_undivided, in_turns, read_image, read_index
+from xai_utils.data.imageset import ImageSet
 from xai_utils.data.mnist import _read_split
 
 REGISTERED = "road_cracks"  # in data/registry.yaml
@@ -48,19 +48,18 @@ def load_road_views(*, size: int = 128, watermark: bool = False) -> ImageSet:
         ValueError: size is too small or no int; a damaged archive; an image or mask that is missing, cannot be read, or
             is not of the other's size; a split file that does not name every image once, or that divides a segment.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 32:
-        raise ValueError(f"size is {size!r}, expected an int of at least 32")
+    check_size(size)
     paths, provenance = store.locate(REGISTERED)
     with zipfile.ZipFile(paths[ARCHIVE]) as archive:
-        rows = _index(archive, "id", "road_segment")
-        whole = {row["id"]: _image(archive, f"masks/pothole/{row['id']}.png", "1") for row in rows}
+        rows = read_index(archive, "id", "road_segment")
+        whole = {row["id"]: read_image(archive, f"masks/pothole/{row['id']}.png", "1") for row in rows}
         for row in rows:
             row["class"] = CLASSES[whole[row["id"]].getbbox() is not None]
-        rows = _in_turns(archive, rows, "class", CLASSES)
+        rows = in_turns(archive, rows, "class", CLASSES)
         pixels = np.empty((len(rows), size, size, 3), np.uint8)
         masks = np.empty(pixels.shape[:3], bool)
         for number, row in enumerate(rows):
-            image, mask = _image(archive, f"images/{row['id']}.jpg", "RGB"), whole[row["id"]]
+            image, mask = read_image(archive, f"images/{row['id']}.jpg", "RGB"), whole[row["id"]]
             if image.size != mask.size:
                 raise ValueError(
                     f"{archive.filename}: {row['id']} has {image.size} pixels, its mask {mask.size}; expected the same "
@@ -73,11 +72,7 @@ def load_road_views(*, size: int = 128, watermark: bool = False) -> ImageSet:
     ids, groups = [row["id"] for row in rows], np.array([row["road_segment"] for row in rows])
     split_file = store.download_root() / "splits" / "road_views.csv"
     split = _read_split(split_file, ids)
-    if divided := [segment for segment in sorted(set(groups)) if len(set(split[groups == segment])) > 1]:
-        raise ValueError(
-            f"{split_file} divides {len(divided)} road segments, {', '.join(divided[:3])} among them; put each segment "
-            f"into one of {', '.join(SPLITS)}"
-        )
+    check_undivided(split_file, split, groups, "road segment")
     return ImageSet(
         name="road_views",
         images=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float().div_(255),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from xai_utils.data import store
-from xai_utils.data.chest_xrays import _image, _in_turns, _index
+from xai_utils.data.archive import check_size, in_turns, read_image, read_index
 from xai_utils.data.imageset import ImageSet
 from xai_utils.data.mnist import _read_split
 
@@ -66,14 +66,13 @@ def load_stanford_cars(*, size: int = 96) -> ImageSet:
         ValueError: size is too small or no int; a damaged archive; an image that cannot be read, or is no 8-bit colour;
             a split file that does not name every image once.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 32:
-        raise ValueError(f"size is {size!r}, expected an int of at least 32")
+    check_size(size)
     paths, provenance = store.locate(REGISTERED)
     with zipfile.ZipFile(paths[ARCHIVE]) as archive:
-        rows = _in_turns(archive, _index(archive, "file", "class_name"), "class_name", CLASSES)
+        rows = in_turns(archive, read_index(archive, "file", "class_name"), "class_name", CLASSES)
         pixels = np.empty((len(rows), size, size, 3), np.uint8)
         for number, row in enumerate(rows):
-            pixels[number] = _image(archive, row["file"], "RGB").resize((size, size), Image.Resampling.BILINEAR)
+            pixels[number] = read_image(archive, row["file"], "RGB").resize((size, size), Image.Resampling.BILINEAR)
     labels = [CLASSES.index(row["class_name"]) for row in rows]
     ids = [f"{label:02d}/{PurePosixPath(row['file']).stem}" for label, row in zip(labels, rows)]
     red_first = pixels[..., ::-1].transpose(0, 3, 1, 2).copy()

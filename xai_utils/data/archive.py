@@ -1,0 +1,62 @@
+"""Zip archives of images with an index.csv: what their loaders have in common."""
+
+import csv
+import io
+import zipfile
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xai_utils.data.imageset import SPLITS
+
+_MODES = {"L": "8-bit grey", "RGB": "8-bit colour", "1": "black and white"}
+
+
+def check_size(size: int) -> None:
+    """ValueError unless `size`, the side of the images that a loader returns, is an int of at least 32."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 32:
+        raise ValueError(f"size is {size!r}, expected an int of at least 32")
+
+
+def check_undivided(split_file: Path, split: np.ndarray, groups: np.ndarray, kind: str) -> None:
+    """ValueError if the images of a group (N,), a "patient" for example, are in more than one split (N,)."""
+    if divided := [group for group in sorted(set(groups)) if len(set(split[groups == group])) > 1]:
+        raise ValueError(
+            f"{split_file} divides the images of {len(divided)} {kind}s, {', '.join(divided[:3])} among them; put "
+            f"each {kind} into one of {', '.join(SPLITS)}"
+        )
+
+
+def read_index(archive: zipfile.ZipFile, *columns: str) -> list[dict[str, str]]:
+    """Rows of index.csv. ValueError if it is missing or lacks one of the columns."""
+    try:
+        table = csv.DictReader(io.StringIO(archive.read("index.csv").decode()))
+    except KeyError as error:
+        raise ValueError(f"{archive.filename}: index.csv cannot be read: {error}") from error
+    if lacking := [name for name in columns if name not in (table.fieldnames or ())]:
+        raise ValueError(f"{archive.filename}: index.csv lacks the column {', '.join(lacking)}")
+    return list(table)
+
+
+def in_turns(
+    archive: zipfile.ZipFile, rows: list[dict[str, str]], column: str, classes: tuple[str, ...]
+) -> list[dict[str, str]]:
+    """The rows, the classes in turn, each in its order. ValueError for a class that is none of them."""
+    if unknown := sorted({row[column] for row in rows} - set(classes)):
+        raise ValueError(f"{archive.filename}: index.csv has the class {unknown[0]!r}, expected {', '.join(classes)}")
+    turns = zip_longest(*([row for row in rows if row[column] == name] for name in classes))
+    return [row for row in chain.from_iterable(turns) if row]
+
+
+def read_image(archive: zipfile.ZipFile, member: str, mode: str) -> Image.Image:
+    """One image of the archive. ValueError names it if it is missing, damaged or of another mode (Pillow's name)."""
+    try:
+        image = Image.open(io.BytesIO(archive.read(member)))
+        image.load()
+    except (KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{archive.filename}: {member} cannot be read: {error}") from error
+    if image.mode != mode:
+        raise ValueError(f"{archive.filename}: {member} has mode {image.mode}, expected {_MODES[mode]} ({mode})")
+    return image
