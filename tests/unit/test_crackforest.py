@@ -91,6 +91,8 @@ def test_crops_lie_along_the_crack_and_partners_have_none(root):
             r"image 003 has \(240, 160\) pixels .* masks \(8, 9\) and \(240",
         ),
         ({"masks_other/001.png": encoded(np.zeros((9, 8)))}, r"image 001 has .* and \(8, 9\); expected the same"),
+        ({"index.csv": None}, r"crackforest_cfd\.zip: index\.csv cannot be read"),
+        ({"index.csv": b"id\n001\n"}, r"index\.csv lacks the column has_mask"),
     ],
 )
 def test_an_archive_that_is_wrong_names_the_image(root, changed, text):

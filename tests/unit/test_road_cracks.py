@@ -302,6 +302,8 @@ def test_crops_and_masks_are_cut_and_resized(root):
             "b/300_8_120 shows a crack, and 0",
         ),
         ({"index.csv": b"id,road_segment,split\na,s,train\n"}, "image 'b' is not in .*zip; restore the file"),
+        ({"index.csv": None}, r"index\.csv cannot be read"),
+        ({"index.csv": b"id,split\na,train\n"}, r"index\.csv lacks the column road_segment"),
     ],
 )
 def test_an_archive_that_is_wrong_is_named(root, changed, text):

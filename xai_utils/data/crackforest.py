@@ -4,7 +4,6 @@ The authors allow non-commercial research only. So numbers may be published; no 
 is committed or shown in a published notebook.
 """
 
-import csv
 import io
 import zipfile
 from itertools import groupby
@@ -15,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from xai_utils.data import store
+from xai_utils.data.archive import check_size, read_index
 from xai_utils.data.imageset import ImageSet
 from xai_utils.data.road_cracks import CLASSES, Source, cut, draw_pairs
 
@@ -56,11 +56,10 @@ def load_crackforest(*, size: int = 112, grey: bool = True) -> ImageSet:
         FileNotFoundError: the archive is in none of the places.
         ValueError: size is too small or no int; a damaged archive; an image without its mask, or of another size.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 32:
-        raise ValueError(f"size is {size!r}, expected an int of at least 32")
+    check_size(size)
     paths, provenance = store.locate("crackforest")
     with zipfile.ZipFile(paths[ARCHIVE]) as archive:
-        rows = csv.DictReader(io.StringIO(archive.read("index.csv").decode()))
+        rows = read_index(archive, "id", "has_mask")
         pictures = {row["id"]: _pictures(archive, row["id"]) for row in rows if row["has_mask"] == "1"}
     crops = draw_pairs([_source(name, *both) for name, both in pictures.items()], RULE)
     pixels = np.empty((len(crops), 1 if grey else 3, size, size), np.uint8)

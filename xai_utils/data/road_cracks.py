@@ -20,6 +20,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
 from xai_utils.data import store
+from xai_utils.data.archive import check_size, read_index
 from xai_utils.data.imageset import SPLITS, ImageSet
 from xai_utils.data.rdc import read_voc
 
@@ -85,8 +86,7 @@ def load_road_cracks(*, size: int = 112, grey: bool = True) -> ImageSet:
         ValueError: size is too small or no int; a damaged archive; an image without its masks; a list of crops that
             does not fit the archive.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 32:
-        raise ValueError(f"size is {size!r}, expected an int of at least 32")
+    check_size(size)
     paths, provenance = store.locate("road_cracks")
     crops = read_crops()
     pixels = np.empty((len(crops), 1 if grey else 3, size, size), np.uint8)
@@ -387,7 +387,7 @@ def _table() -> Path:
 
 def _index(archive: zipfile.ZipFile) -> dict[str, dict[str, str]]:
     """Rows of index.csv (id, road_segment, split, width, height, …) by id."""
-    return {row["id"]: row for row in csv.DictReader(io.StringIO(archive.read("index.csv").decode()))}
+    return {row["id"]: row for row in read_index(archive, "id", "road_segment", "split")}
 
 
 def _source(archive: zipfile.ZipFile, row: Mapping[str, str]) -> Source:
