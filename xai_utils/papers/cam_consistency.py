@@ -282,7 +282,8 @@ def objective(
     if plain:
         return {"loss": cross_entropy} | told
     maps = cam(found.features, found.gradients, "gradcam++" if loss == "grad_cam_pp" else "gradcam")
-    stage = STAGES[min(2, 3 * model.epoch // epochs)] if loss == "curriculum" else loss
+    epoch = model.epoch if model.training else max(0, model.epoch - 1)  # validation ends the epoch before it
+    stage = STAGES[min(2, 3 * epoch // epochs)] if loss == "curriculum" else loss
     term = _terms(stage, maps, labels, model.means)
     told |= {"cam": term, "kept": model.kept.float()}  # of the epoch before: `remember` may end this one
     if model.training:
