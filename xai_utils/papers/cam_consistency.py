@@ -330,12 +330,16 @@ def seen(model: nn.Module, layer: str, images: ImageSet) -> Seen:
     logits = predict(model, images.images)
     predicted, device, explainer = logits.argmax(1), next(model.parameters()).device, GradCAM(model, layer)
 
-    def grid(classes: Tensor) -> Tensor:
-        pairs = zip(images.images.split(64), classes.split(64), strict=True)
+    def grid(pixels: Tensor, classes: Tensor) -> Tensor:
+        pairs = zip(pixels.split(64), classes.split(64), strict=True)
         return torch.cat([explainer.attribute_layer(x.to(device), c.to(device)).cpu() for x, c in pairs])
 
-    right = (predicted == images.labels).numpy()
-    return Seen(logits, right, images.labels, predicted, grid(images.labels), grid(predicted))
+    wrong = predicted != images.labels
+    true = grid(images.images, images.labels)
+    given = true.clone()
+    if wrong.any():
+        given[wrong] = grid(images.images[wrong], predicted[wrong])
+    return Seen(logits, (~wrong).numpy(), images.labels, predicted, true, given)
 
 
 def means_of(found: Seen, n_classes: int, normalise: str = "norm") -> consistency.ClassMeans:
