@@ -339,8 +339,11 @@ def latent_path(
 def distributions(
     values: Mapping[str, ArrayLike], quantity: str, bound: float | None = None, title: str = ""
 ) -> Figure:
-    """One horizontal box per entry of `values`, with every value as a dot; `bound` is drawn as a line."""
-    fig, ax = plt.subplots(figsize=(6.2, 0.55 * len(values) + 1.0), layout="constrained")
+    """One horizontal box per entry of `values`, with every value as a dot; `bound` is drawn as a line.
+
+    Up to four entries have one size: whether there is a box for a rare outcome differs between processors.
+    """
+    fig, ax = plt.subplots(figsize=(6.2, 0.55 * max(4, len(values)) + 1.0), layout="constrained")
     data = [np.asarray(v, dtype=float) for v in values.values()]
     places = np.arange(len(data), 0, -1)
     ax.boxplot(

@@ -74,6 +74,14 @@ def test_latent_path_projects_codes_and_path_by_the_same_axes():
     assert points[:, 0].std() > points[:, 1].std()
 
 
+def test_a_row_more_or_less_does_not_change_the_size_of_distributions():
+    rows = {"a": [1.0, 2.0], "b": [4.0], "c": [3.0, 5.0], "d": [0.0], "e": [1.0]}
+    figures = [plot.distributions(dict(list(rows.items())[:n]), "distance") for n in (2, 3, 4, 5)]
+    two, three, four, five = (tuple(fig.get_size_inches()) for fig in figures)
+    assert two == three == four  # which rows there are depends on the network
+    assert five > four
+
+
 def test_distributions_show_every_value():
     fig = plot.distributions({"a": [1.0, 2.0, 3.0], "b": [4.0]}, "distance", bound=1.0)
     dots = [c.get_offsets()[:, 0].tolist() for c in fig.axes[0].collections]
