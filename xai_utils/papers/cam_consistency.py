@@ -302,8 +302,8 @@ def _terms(loss: str, maps: Tensor, labels: Tensor, means: consistency.ClassMean
 
 
 def epochs_for(steps: int, n_images: int, batch_size: int) -> int:
-    """Whole epochs, at least one, that come nearest to `steps` batches: every set is trained for equally long."""
-    return max(1, round(steps / math.ceil(n_images / batch_size)))
+    """Whole epochs that come nearest to `steps` batches, at least two: the first has no class means to compare with."""
+    return max(2, round(steps / math.ceil(n_images / batch_size)))
 
 
 # what maps look like --------------------------------------------------------------------------------------------
