@@ -232,9 +232,12 @@ def _device(name: str) -> torch.device:
     return torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
 
 
-def arms(paper: str) -> list[str]:
-    """The arms of a paper in the order of its parameter schema; the first is the one that a plain run takes."""
-    return list(_schema(repository_root(), paper)[1]) or ["main"]
+def arms(paper: str, root: Path | None = None) -> list[str]:
+    """The arms of a paper in the order of its parameter schema; the first is the one that a plain run takes.
+
+    `root` is the checkout, by default the repository.
+    """
+    return list(_schema(root or repository_root(), paper)[1]) or ["main"]
 
 
 def results_root() -> Path:
@@ -356,7 +359,7 @@ class Run:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire()
+                self._lock.acquire(timeout=float(os.environ.get("XAI_WAIT") or 0))
             except filelock.Timeout:
                 raise RuntimeError(
                     f"another run is writing into {self.folder}. Wait until it has ended (a notebook's kernel holds "

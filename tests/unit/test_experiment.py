@@ -593,6 +593,18 @@ def test_a_second_run_into_the_folder_is_refused_and_writes_nothing():
     start()
 
 
+def test_a_run_of_a_batch_waits_for_one_that_was_left_behind(monkeypatch):
+    folder = measured(start()).folder
+    experiment._active._close("was ended by the test")
+    code = "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
+    command = [sys.executable, "-c", code + "time.sleep(1)", str(folder / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "1\n"
+        monkeypatch.setenv("XAI_WAIT", "60")
+        measured(start()).record()
+        assert process.poll() == 0
+
+
 def test_a_notebook_run_again_from_its_top_gives_the_old_run_up():
     first = start()
     first.measure("P1.1.accuracy", 1.0)
