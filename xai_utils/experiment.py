@@ -5,6 +5,7 @@ A run lives in ``<results>/<profile>/<paper>/<arm>/seed_<k>/``; its files appear
 
 import atexit
 import difflib
+import functools
 import io
 import json
 import math
@@ -591,5 +592,12 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
             changed.append(name)
     schema = f"notebooks/parameters/{record.paper}.yaml"
     there = (root or repository_root()) / schema
-    settings = _schema(root or repository_root(), record.paper)[1].get(record.arm, {}) if there.is_file() else {}
+    settings = {}
+    if there.is_file():
+        settings = _arms(root or repository_root(), record.paper, there.stat().st_mtime_ns).get(record.arm, {})
     return changed + [f"{schema} (arm {record.arm})"] * (settings != record.settings)
+
+
+@functools.lru_cache(maxsize=64)
+def _arms(root: Path, paper: str, _modified_ns: int) -> dict[str, dict[str, Any]]:
+    return _schema(root, paper)[1]
