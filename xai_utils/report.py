@@ -324,8 +324,7 @@ def readme_table(results: Folder = None) -> str:
         if not rows["claim"].iloc[0]:
             lines.append(f"| {paper.title} | no notebook yet | |")
             continue
-        counts = rows[rows["claim"].str.startswith("P")]["standard_verdict"].value_counts(sort=False)
-        state = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        state = _state(rows[rows["claim"].str.startswith("P")])
         shown = rows[(rows["kind"] == "value") & (rows["standard_value"] != "")]
         numbers = [
             f"{row.claim}: {f'paper {row.reported}, ' * bool(row.reported)}ours {row.standard_value.partition(';')[0]} "
@@ -334,6 +333,17 @@ def readme_table(results: Folder = None) -> str:
         ]
         lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(numbers)} |")
     return "\n".join(lines)
+
+
+def _state(rows: pd.DataFrame) -> str:
+    """How many claims have which verdict; "mixed": its arms (other data, fewer images) were tested and disagree."""
+    verdicts = {}
+    for claim, found in rows.groupby("claim", sort=False)["standard_verdict"]:
+        told = {*found} - {"no record", "not tested"}
+        alone = told or {"not tested"} & {*found} or {*found}
+        verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
+    counts = pd.Series(verdicts).value_counts(sort=False)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
 def update_readme(path: Path, results: Folder = None) -> bool:
