@@ -2,7 +2,7 @@
 #   make reproduce   set up, run all notebooks at the quick profile, print the papers' numbers beside ours
 #   make test        set up, lint, unit and reference tests, every notebook by nbval
 #   make lab         open the notebooks in JupyterLab
-#   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=main        many runs, resumable
+#   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
 #   make execute     run the notebooks in place, after a change
 #   make test-portable (other CPU kernels) · mutants · tables · bench · site · setup · clean
 
