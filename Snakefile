@@ -58,9 +58,12 @@ def asked_for():
     return batch.plan(PROFILE, given("papers"), given("arms"), given("seeds") or "0", HERE)
 
 
-def said():
-    current = {job.key for job in asked_for() if not job.reason}
-    return batch.summary(TODO, [job for job in TODO if job.key in current], Path(LOG).parent.with_name(BATCH))
+def say():
+    """Print what became of the planned runs; whether each has a current record now."""
+    now = [batch.reasoned(job, HERE) for job in TODO]
+    storage = workflow.storage_settings.default_storage_prefix or ""  # there lie the logs of a cluster without shared disk
+    print(batch.summary(now, Path(storage, *Path(LOG).parts[:2], BATCH)), file=sys.stderr)
+    return not any(job.reason for job in now)
 
 
 TODO = planned()
@@ -68,8 +71,8 @@ TODO = planned()
 
 wildcard_constraints:
     batch=r"\w+",
-    paper=r"\d\d_\w+",
-    profile=r"\w+",
+    paper=r"\d\d_[\w.-]+?",
+    profile=r"[\w.-]+?",
     arm=r"[\w.-]+",
     seed=r"\d+",
 
@@ -82,7 +85,8 @@ rule report:
         profile=PROFILE,
     localrule: True
     shell:
-        "{params.python:q} -m xai_utils.report --profile {params.profile:q}"
+        # 2: it names records that cannot be used, of whichever run; that is no failure of this batch
+        "{params.python:q} -m xai_utils.report --profile {params.profile:q} || [ $? -eq 2 ]"
 
 
 rule run:
@@ -99,14 +103,15 @@ rule run:
         runtime=lambda wildcards: MINUTES.get(wildcards.profile, 24 * 60),
     shell:
         # XAI_WAIT: a killed batch may have left a run behind that still writes into this folder
-        "XAI_WAIT=7200 OMP_NUM_THREADS={threads} notebooks/run {wildcards.paper} {wildcards.profile} {wildcards.arm}"
+        "XAI_WAIT=$((60 * {resources.runtime})) OMP_NUM_THREADS={threads} notebooks/run {wildcards.paper} {wildcards.profile} {wildcards.arm}"
         " {wildcards.seed} > {log:q} 2>&1"
 
 
 onsuccess:
-    print(said(), file=sys.stderr)
+    if not say():
+        raise WorkflowError("the commands ended well, but some runs left no current record; see above")
 
 
 onerror:
     shell(f"{{sys.executable:q}} -m xai_utils.report --profile {PROFILE} || true")
-    print(said(), file=sys.stderr)
+    say()

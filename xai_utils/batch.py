@@ -1,6 +1,8 @@
 """Which runs of papers × arms × seeds a batch still has to do, and why: the Snakefile's plan and its summary."""
 
 import ast
+import functools
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,8 @@ import yaml
 from xai_utils import experiment
 from xai_utils.data import store
 from xai_utils.experiment import Record
+
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
 
 
 class Job(NamedTuple):
@@ -68,16 +72,29 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
         profiles = sorted(path.parent.name for path in (root / "notebooks/profiles").glob(f"*/{paper}.yaml"))
         if profile not in profiles:
             raise ValueError(f"PROFILE: {paper} has no profile {profile!r}; it has: {', '.join(profiles) or 'none'}")
-        known = experiment.arms(paper, root)
+        try:
+            known = experiment.arms(paper, root)
+        except UNREADABLE:
+            known = list(dict.fromkeys(_words(arms))) or ["main"]
         chosen = known if _words(arms) == ["all"] else list(dict.fromkeys(_words(arms))) or known[:1]
         if unknown := [arm for arm in chosen if arm not in known]:
             raise ValueError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(known)}, or say all")
-        expected = _parameters(root, paper, profile)
         for arm in chosen:
-            for seed in wanted:
-                run = Job(profile, paper, arm, seed, "")
-                jobs.append(run._replace(reason=_reason(run, expected, root)))
+            jobs += [reasoned(Job(profile, paper, arm, seed, ""), root) for seed in wanted]
     return jobs
+
+
+def reasoned(job: Job, root: Path | None = None) -> Job:
+    """The job with the reason that it has now to be done; "" if its record is current.
+
+    A notebook, profile or parameter schema that cannot be read is a reason too: the run will say more.
+    """
+    root = root or store.repository_root()
+    try:
+        expected = _parameters(root, job.paper, job.profile)
+        return job._replace(reason=_reason(job, expected, root))
+    except UNREADABLE as error:
+        return job._replace(reason=f"its notebook, profile or parameters cannot be read ({error})".replace("\n", " "))
 
 
 def _words(text: str) -> list[str]:
@@ -86,22 +103,31 @@ def _words(text: str) -> list[str]:
 
 def _parameters(root: Path, paper: str, profile: str) -> dict[str, Any]:
     """What a run of the profile gets: the literals of the notebook's cell tagged parameters, then the profile's."""
+    files = root / f"notebooks/{paper}.ipynb", root / f"notebooks/profiles/{profile}/{paper}.yaml"
+    return _read(*files, *(path.stat().st_mtime_ns for path in files))
+
+
+@functools.lru_cache(maxsize=64)
+def _read(notebook: Path, profile: Path, *_modified_ns: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for cell in json.loads((root / f"notebooks/{paper}.ipynb").read_text(encoding="utf-8"))["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell.get("metadata", {}).get("tags", ()):
             for node in ast.parse("".join(cell["source"])).body:
-                target = node.targets[0]
-                value = ast.literal_eval(node.value)
-                if isinstance(target, ast.Tuple):
-                    values |= zip((name.id for name in target.elts), value, strict=True)
-                else:
-                    values[target.id] = value
-    return values | (yaml.safe_load((root / f"notebooks/profiles/{profile}/{paper}.yaml").read_text("utf-8")) or {})
+                if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                    value = ast.literal_eval(node.value)
+                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                        if isinstance(target, ast.Tuple):
+                            values |= zip((name.id for name in target.elts), value, strict=True)
+                        else:
+                            values[target.id] = value
+    return values | (yaml.safe_load(profile.read_text("utf-8")) or {})
 
 
 def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     """Why the run has to be done; "" if its record is current."""
     path = experiment.results_root() / run.key / "record.json"
+    if (path.parent / "notebook.failed.ipynb").is_file():
+        return "its last run failed"
     try:
         record = experiment.load_record(path)
     except FileNotFoundError:
@@ -114,8 +140,12 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     wanted = {name: value for name, value in (dict(expected) | own).items() if name in {*record.parameters, *expected}}
     if other := sorted(n for n in wanted if not _equal(record.parameters.get(n), wanted[n])):
         return f"made with other parameters: {', '.join(other)}"
-    if changed := experiment.stale(record, root) + _other_data(record):
+    if changed := experiment.stale(record, root) + _other_data(record, root):
         return f"changed since: {', '.join(changed)}"
+    if any(path.parent.glob("notebook.running-*.ipynb")):
+        return "its last run was broken off"
+    if not (path.parent / "notebook.ipynb").is_file():
+        return "no executed notebook beside the record"
     return ""
 
 
@@ -124,35 +154,39 @@ def _equal(one: Any, two: Any) -> bool:
     return one == two
 
 
-def _other_data(record: Record) -> list[str]:
-    """Data sets of the registry that had another checksum when the record was made."""
+def _other_data(record: Record, root: Path) -> list[str]:
+    """Data sets of the registry that had another checksum when the record was made; own folders are not compared."""
     known, changed = store.registry(), []
     for source in record.provenance.data:
         if source.name in known and (files := known[source.name].files):
             checksums = {file.path: file.sha256 for file in files}
-            now = store.sha256_of_lines(checksums) if len(files) > 1 else files[0].sha256
-            changed += [f"data set {source.name}"] * (source.variant != "own" and source.sha256 != now)
+            now = {store.sha256_of_lines(checksums) if len(files) > 1 else files[0].sha256}
+            lists = root / f"data/splits/{source.name}.csv"  # some families count their list of crops in
+            if lists.is_file():
+                digest = hashlib.sha256(lists.read_bytes()).hexdigest()
+                now.add(store.sha256_of_lines(checksums | {f"splits/{lists.name}": digest}))
+            changed += [f"data set {source.name}"] * (source.variant != "own" and source.sha256 not in now)
     return changed
 
 
-def summary(jobs: Sequence[Job], done: Sequence[Job], logs: Path) -> str:
+def summary(jobs: Sequence[Job], logs: Path) -> str:
     """What a batch did: a line for each run that failed or was not reached, with where its error stands.
 
     Args:
-        jobs: that the batch had to do.
-        done: those of them that were.
+        jobs: that the batch had to do, as they are now: a `reason` says that there is no current record.
         logs: folder with "<profile>.<paper>.<arm>.seed_<k>.log" of each run that was begun.
     """
-    lines, root = [f"batch: {len(done)} of {len(jobs)} runs done"], experiment.results_root()
+    lines, root = [f"batch: {sum(not job.reason for job in jobs)} of {len(jobs)} runs done"], experiment.results_root()
     for job in jobs:
-        if job not in done:
-            log, failed = logs / f"{job.key.replace('/', '.')}.log", root / job.key / "notebook.failed.ipynb"
-            said = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
-            said = [line.strip() for line in said if line.strip()]
-            if not said:
-                lines.append(f"NOT RUN  {job.key}")
-                continue
-            errors = [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
-            lines += [f"FAILED   {job.key}", f"         {(errors or said)[-1]}", f"         {log}"]
-            lines += [f"         {failed}"] * failed.is_file()
+        if not job.reason:
+            continue
+        log, failed = logs / f"{job.key.replace('/', '.')}.log", root / job.key / "notebook.failed.ipynb"
+        if not log.is_file():
+            lines.append(f"NOT RUN  {job.key}")
+            continue
+        said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+        errors = [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
+        lines += [f"FAILED   {job.key}: {job.reason}"]
+        lines += [f"         {(errors or said or ['ended without a word: killed, out of time, out of memory?'])[-1]}"]
+        lines += [f"         {log}", *[f"         {failed}"] * failed.is_file()]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ import operator
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -261,7 +262,8 @@ def _writing(folder: Path) -> Iterator[None]:
 def _check_size(folder: Path, files: dict[str, bytes]) -> None:
     sizes = {name: len(content) for name, content in files.items()}
     for path in folder.iterdir():  # what stays there: the executed notebook, say
-        if path.is_file() and path.suffix not in (".png", ".npz") and path.name not in (".lock", *files):
+        left = path.match("notebook.running-*") or path.name == "notebook.failed.ipynb"  # by runs that did not end
+        if path.is_file() and not left and path.suffix not in (".png", ".npz") and path.name not in (".lock", *files):
             sizes[path.name] = path.stat().st_size
     if (total := sum(sizes.values())) > SIZE_LIMIT:
         largest = ", ".join(f"{k} {sizes[k] / 1e6:.2f} MB" for k in sorted(sizes, key=sizes.get)[:-4:-1])
@@ -360,7 +362,7 @@ class Run:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire(timeout=float(os.environ.get("XAI_WAIT") or 0))
+                self._acquire(float(os.environ.get("XAI_WAIT") or 0))
             except filelock.Timeout:
                 raise RuntimeError(
                     f"another run is writing into {self.folder}. Wait until it has ended (a notebook's kernel holds "
@@ -368,6 +370,18 @@ class Run:
                 ) from None
             for leftover in self.folder.parent.glob(f".{self.folder.name}.record-*"):
                 shutil.rmtree(leftover)  # of a run that was killed while it recorded
+
+    def _acquire(self, seconds: float) -> None:
+        """Take the folder's lock, at once or within some seconds: a batch waits for a run that another left behind."""
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            if seconds > 0:
+                waits = f"another run is writing into {self.folder}; waiting for its end, {seconds:g} s at most"
+                print(waits, file=sys.__stderr__, flush=True)  # to the batch's log, not into the notebook
+                self._lock.acquire(timeout=seconds)
+                return
+            raise
 
     def _close(self, reason: str) -> None:
         if not self._closed:

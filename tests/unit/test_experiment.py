@@ -593,7 +593,7 @@ def test_a_second_run_into_the_folder_is_refused_and_writes_nothing():
     start()
 
 
-def test_a_run_of_a_batch_waits_for_one_that_was_left_behind(monkeypatch):
+def test_a_run_of_a_batch_waits_for_one_that_was_left_behind(monkeypatch, capfd):
     folder = measured(start()).folder
     experiment._active._close("was ended by the test")
     code = "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
@@ -603,6 +603,18 @@ def test_a_run_of_a_batch_waits_for_one_that_was_left_behind(monkeypatch):
         monkeypatch.setenv("XAI_WAIT", "60")
         measured(start()).record()
         assert process.poll() == 0
+    assert f"another run is writing into {folder}; waiting for its end, 60 s at most" in capfd.readouterr().err
+
+
+def test_what_killed_runs_left_does_not_count_as_the_records_size(monkeypatch):
+    run = measured(start())
+    monkeypatch.setattr(experiment, "SIZE_LIMIT", 40_000)
+    for name in ("notebook.running-node-7.ipynb", "notebook.failed.ipynb"):
+        (run.folder / name).write_bytes(bytes(50_000))
+    run.record()
+    (run.folder / "notebook.ipynb").write_bytes(bytes(50_000))
+    with pytest.raises(ValueError, match="would hold"):
+        measured(start()).record()
 
 
 def test_a_notebook_run_again_from_its_top_gives_the_old_run_up():

@@ -1,5 +1,6 @@
 """The batch: what it plans and why, what it refuses, and that it resumes, keeps going and follows content."""
 
+import hashlib
 import json
 import os
 import random
@@ -13,16 +14,26 @@ from pathlib import Path
 import pytest
 
 from xai_utils import batch, experiment, provenance
+from xai_utils.data import store
 
 pytest.importorskip("snakemake", reason="the extra [batch] is not installed")
 REPOSITORY = Path(__file__).parents[2]
+LISTS = "data/splits/mnist.csv"
 FAKE_RUN = """#!/usr/bin/env bash
 echo "$@ $OMP_NUM_THREADS" >> calls.txt
-[ "$4" != 7 ] || { echo "Traceback"; echo "ValueError: seed 7 fails"; echo "[papermill] the end"; exit 1; } >&2
 folder=$XAI_RESULTS/$2/$1/$3/seed_$4
 mkdir -p "$folder"
+fail() {
+  echo "Traceback"; echo "ValueError: seed $1 fails"; echo "[papermill] the end"
+  touch "$folder/notebook.failed.ipynb"; exit 1
+}
+touch "$folder/notebook.running-$$.ipynb"
 sleep "${SLOW:-0}"
+case $4 in 7) rm "$folder"/notebook.running*; fail 7 >&2 ;; 66) exit 0 ;; esac
 sed "s/\\"SEED\\"/$4/g; s/ARM/$3/g" "$1.record" > "$folder/.new" && mv "$folder/.new" "$folder/record.json"
+[ "$4" != 77 ] || fail 77 >&2
+touch "$folder/notebook.ipynb"
+rm -f "$folder"/notebook.running* "$folder/notebook.failed.ipynb"
 """
 
 
@@ -196,13 +207,92 @@ def test_a_record_that_is_none_or_of_another_run_does_not_count(checkout):
     ]
 
 
+def test_a_run_that_did_not_end_well_is_done_again_even_with_a_current_record(checkout):
+    run_all(checkout, papers="01_first", seeds="0..3")
+    folder = checkout / "results/quick/01_first/main"
+    (folder / "seed_0/notebook.failed.ipynb").touch()
+    (folder / "seed_1/notebook.running-node-17.ipynb").touch()
+    (folder / "seed_2/notebook.ipynb").unlink()
+    assert list(reasons(checkout, papers="01_first", arms="main", seeds="0..3").values()) == [
+        "its last run failed",
+        "its last run was broken off",
+        "no executed notebook beside the record",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("notebooks/01_first.ipynb", '{"cells": ['),
+        ("notebooks/01_first.ipynb", '{"cells": [{"metadata": {"tags": ["parameters"]}, "source": "epochs = = 3"}]}'),
+        ("notebooks/01_first.ipynb", '{"cells": [{"metadata": {"tags": ["parameters"]}, "source": "epochs = 2 * 3"}]}'),
+        ("notebooks/profiles/quick/01_first.yaml", "epochs: [1"),
+        ("notebooks/profiles/quick/01_first.yaml", "- epochs"),
+        ("notebooks/parameters/01_first.yaml", "arms: [1"),
+    ],
+)
+def test_what_cannot_be_read_stops_its_own_paper_only(checkout, file, text):
+    run_all(checkout)
+    (checkout / file).write_text(text)
+    found = {job.key: job.reason for job in batch.plan("quick", root=checkout)}
+    assert found["quick/01_first/main/seed_0"].startswith("its notebook, profile or parameters cannot be read (")
+    assert found["quick/02_second/main/seed_0"] == ""
+
+
+def test_parameters_may_be_annotated_or_named_twice(checkout):
+    path = checkout / "notebooks/01_first.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["cells"][0]["source"] = [
+        '"""What it takes."""\n',
+        "epochs: int = 3\n",
+        "sizes = other = (1, 2)\n",
+        "x: int",
+    ]
+    path.write_text(json.dumps(notebook))
+    write_template(checkout, "01_first")
+    run_all(checkout, papers="01_first")
+    found = reasons(checkout, papers="01_first")
+    assert set(found.values()) == {"made with other parameters: other"}  # the record does not know it
+
+
+def test_a_changed_list_of_images_is_named(checkout):
+    (checkout / "data/splits").mkdir(parents=True)
+    lists = checkout / "data/splits/mnist.csv"
+    lists.write_text("1,train")
+    write_template(checkout, "02_second")
+    record = json.loads((checkout / "02_second.record").read_text())
+    record["provenance"]["modules"]["data/splits/mnist.csv"] = provenance.hash_file(lists)
+    (checkout / "02_second.record").write_text(json.dumps(record))
+    run_all(checkout, papers="02_second")
+    assert reasons(checkout, papers="02_second") == {"quick/02_second/main/seed_0": ""}
+    lists.write_text("1,test")
+    assert reasons(checkout, papers="02_second") == {"quick/02_second/main/seed_0": f"changed since: {LISTS}"}
+
+
+def test_a_data_set_may_count_its_list_of_crops_in(checkout):
+    (checkout / "data/splits").mkdir(parents=True)
+    lists = checkout / "data/splits/crackforest.csv"
+    lists.write_text("1,train")
+    (file,) = store.registry()["crackforest"].files
+    digest = hashlib.sha256(lists.read_bytes()).hexdigest()
+    both = store.sha256_of_lines({file.path: file.sha256, "splits/crackforest.csv": digest})
+    for sha256 in (file.sha256, both):
+        data = [{"name": "crackforest", "sha256": sha256, "variant": "prepared"}]
+        write_template(checkout, "02_second", provenance={"data": data})
+        run_all(checkout, papers="02_second")
+        assert set(reasons(checkout, papers="02_second").values()) == {""}
+    lists.write_text("1,test")
+    assert set(reasons(checkout, papers="02_second").values()) == {"changed since: data set crackforest"}
+
+
 def test_the_committed_standard_records_are_current():
-    jobs = batch.plan("standard", "01_id_cvae_morphing 02_moram_regression", "all", "0..2")
+    jobs = batch.plan("standard", "01_id_cvae_morphing 02_moram_regression 03_gradcam_defects", "all", "0..2")
     committed = REPOSITORY / "results"
     if experiment.results_root() != committed:
         pytest.skip("XAI_RESULTS points elsewhere")
     assert [job.key for job in jobs if job.reason] == []
-    assert len(jobs) == 12
+    assert len(jobs) == 18
 
 
 # what Snakemake makes of it -------------------------------------------------------------------------------------
@@ -217,14 +307,15 @@ def test_it_keeps_going_says_what_failed_resumes_and_follows_content_not_time(ch
     assert failed.returncode != 0
     (log,) = (checkout / ".snakemake/runs").glob("*/quick.01_first.main.seed_7.log")
     told = failed.stderr[failed.stderr.index("batch: 2 of 3 runs done") :].splitlines()
-    assert [line.strip() for line in told[1:4]] == [
-        "FAILED   quick/01_first/main/seed_7",
+    assert [line.strip() for line in told[1:5]] == [
+        "FAILED   quick/01_first/main/seed_7: its last run failed",
         "ValueError: seed 7 fails",
         str(log.relative_to(checkout)),
+        str(checkout / "results/quick/01_first/main/seed_7/notebook.failed.ipynb"),
     ]
     assert "[papermill] the end" in log.read_text()
     assert calls(checkout) == [f"01_first quick main {k} 2" for k in (0, 7, 8)]
-    assert not (checkout / "results/quick/01_first/main/seed_7").exists()
+    assert not (checkout / "results/quick/01_first/main/seed_7/record.json").exists()
 
     assert list(planned(snakemake(checkout, *plan, "-n"))) == ["quick/01_first/main/seed_7"]
     done = snakemake(checkout, "papers=01_first", "arms=main", "seeds=0,8")
@@ -245,6 +336,47 @@ def test_a_request_that_cannot_be_planned_ends_before_anything_is_run(checkout):
     assert not (checkout / "results").exists()
 
 
+def test_a_run_without_a_current_record_fails_the_batch_whatever_its_exit_status(checkout):
+    plan = ["papers=01_first", "arms=main", "seeds=1,66,77"]  # 66 records nothing, 77 fails after its record
+    done = snakemake(checkout, *plan)
+    assert done.returncode == 1
+    told = [line.strip() for line in done.stderr[done.stderr.index("batch: 1 of 3 runs done") :].splitlines()]
+    assert "FAILED   quick/01_first/main/seed_66: no record" in told
+    assert "ended without a word: killed, out of time, out of memory?" in told
+    assert "FAILED   quick/01_first/main/seed_77: its last run failed" in told
+    assert list(planned(snakemake(checkout, *plan, "-n"))) == [f"quick/01_first/main/seed_{k}" for k in (66, 77)]
+    alone = snakemake(checkout, "papers=01_first", "arms=main", "seeds=66")
+    assert alone.returncode == 1  # its command ended with 0
+    assert "some runs left no current record" in " ".join(alone.stderr.split())
+
+
+def test_a_broken_paper_leaves_the_others_alone(checkout):
+    (checkout / "notebooks/01_first.ipynb").write_text('{"cells": [')
+    done = snakemake(checkout, "seeds=0,1")
+    assert done.returncode == 1
+    assert "batch: 2 of 4 runs done" in done.stderr
+    assert set(reasons(checkout, papers="02_second", seeds="0..1").values()) == {""}
+    assert done.stderr.count("FAILED   quick/01_first/main/seed_") == 2
+
+
+def test_locks_that_a_killed_batch_left_do_not_count(checkout):
+    locks = checkout / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    for name in ("0.input.lock", "0.output.lock"):
+        (locks / name).write_text(f"{checkout}/results\n")
+    (checkout / ".snakemake/batch.lock").touch()
+    assert snakemake(checkout, "papers=01_first").returncode == 0
+
+
+def test_problems_of_other_records_are_told_and_do_not_fail_the_batch(checkout):
+    other = checkout / "results/quick/02_second/main/seed_5"
+    other.mkdir(parents=True)
+    (other / "record.json").write_text('{"schema_version": 1, "pap')
+    done = snakemake(checkout, "papers=01_first")
+    assert done.returncode == 0, done.stderr
+    assert "PROBLEM" in done.stdout + done.stderr
+
+
 def test_a_failed_run_leaves_the_older_record_alone(checkout):
     path = checkout / "results/quick/01_first/main/seed_7/record.json"
     path.parent.mkdir(parents=True)
@@ -254,9 +386,9 @@ def test_a_failed_run_leaves_the_older_record_alone(checkout):
 
 
 def test_one_batch_at_a_time(checkout):
-    first = subprocess.Popen(
-        **(command(checkout, "papers=01_first", "seeds=0..3") | {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}),
-    )
+    words = command(checkout, "papers=01_first", "seeds=0..3") | {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    words["env"]["SLOW"] = "2"  # so that the second one finds it at work
+    first = subprocess.Popen(**words)
     try:
         while not (checkout / "calls.txt").exists() and first.poll() is None:
             time.sleep(0.05)
@@ -290,9 +422,14 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     options = command(checkout, *plan) | silent
     options["env"]["SLOW"] = "0.2"
+
+    def whole():  # recorded, with its notebook, and nothing of it left lying about
+        folders = [path.parent for path in checkout.rglob("notebook.ipynb") if (path.parent / "record.json").exists()]
+        return {folder.name[5:] for folder in folders if not any(folder.glob("notebook.running-*"))}
+
     lost = 0
     for _ in range(20):
-        kept = {path.parent.name[5:] for path in checkout.rglob("record.json")}
+        kept = whole()
         process = subprocess.Popen(**options)
         while not (checkout / "calls.txt").exists() and process.poll() is None:
             time.sleep(0.02)
@@ -302,11 +439,11 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
         begun = [line.split()[3] for line in calls(checkout)]
         assert not kept & {*begun}  # what is there is not done again
         assert len(begun) == len({*begun})
-        made = {path.parent.name[5:] for path in checkout.rglob("record.json")} - kept
+        made = whole() - kept
         assert made <= {*begun}
         assert len(begun) - len(made) <= 1  # one runs at a time
         lost += len(begun) - len(made)
     assert lost > 5
     done = snakemake(checkout, *plan)
     assert done.returncode == 0, done.stderr
-    assert {path.parent.name[5:] for path in checkout.rglob("record.json")} == {*wanted}
+    assert whole() == {*wanted}
