@@ -61,8 +61,8 @@ def asked_for():
 def say():
     """Print what became of the planned runs; whether each has a current record now."""
     now = [batch.reasoned(job, HERE) for job in TODO]
-    storage = workflow.storage_settings.default_storage_prefix or ""  # there lie the logs of a cluster without shared disk
-    print(batch.summary(now, Path(storage, *Path(LOG).parts[:2], BATCH)), file=sys.stderr)
+    prefix = workflow.storage_settings.default_storage_prefix or ""  # there lie the logs of a cluster without shared disk
+    print(batch.summary(now, Path(prefix, *Path(LOG).parts[:2], BATCH)), file=sys.stderr)
     return not any(job.reason for job in now)
 
 
@@ -71,8 +71,8 @@ TODO = planned()
 
 wildcard_constraints:
     batch=r"\w+",
-    paper=r"\d\d_[\w.-]+?",
-    profile=r"[\w.-]+?",
+    paper=r"\d\d_[\w-]+",
+    profile=r"[\w-]+",
     arm=r"[\w.-]+",
     seed=r"\d+",
 
