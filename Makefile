@@ -2,7 +2,7 @@
 #   make reproduce   set up, run all notebooks at the quick profile, print the papers' numbers beside ours
 #   make test        set up, lint, unit and reference tests, every notebook by nbval
 #   make lab         open the notebooks in JupyterLab
-#   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=main        many runs, resumable
+#   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
 #   make execute     run the notebooks in place, after a change
 #   make test-portable (other CPU kernels) · mutants · tables · bench · site · setup · clean
 
@@ -15,6 +15,7 @@ PAPERS ?= $(basename $(notdir $(wildcard notebooks/0[1-5]_*.ipynb)))
 PROFILE ?= quick
 SEEDS ?= 0
 ARMS ?=
+BATCH ?=
 MUTANTS ?=
 
 NBVAL = $(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider tests/notebooks notebooks
@@ -65,7 +66,7 @@ mutants: setup
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 batch: setup
-	$(BIN)/snakemake --cores 2 --keep-going --rerun-incomplete --config profile="$(PROFILE)" papers="$(PAPERS)" seeds="$(SEEDS)" arms="$(ARMS)"
+	$(BIN)/snakemake --workflow-profile batch/local $(BATCH) --config profile="$(PROFILE)" papers="$(PAPERS)" seeds="$(SEEDS)" arms="$(ARMS)"
 
 # results/tables/*.csv and the README's table, from the committed records
 tables: setup

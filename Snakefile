@@ -1,118 +1,117 @@
 # Papers × arms × seeds → $XAI_RESULTS (default results/) / PROFILE / PAPER / ARM / seed_K / record.json
 #   snakemake --cores 2 --keep-going --config profile=standard papers=01_id_cvae_morphing arms=main seeds=0..2
-# papers, arms: separated by spaces or commas; default: every notebook, every arm of its notebooks/parameters/*.yaml.
-# seeds: 0..2 or 0,3 or 0..1,5. A record that is there is kept, unless its notebook's code, profile or parameter
-# schema has changed since; `python -m xai_utils.report` also marks records whose modules have changed (STALE).
-import hashlib
-import json
-import os
-import re
+# papers: notebooks, separated by spaces or commas; default: all. arms: of notebooks/parameters/*.yaml; default: the
+# first of each paper; "all".
+# seeds: 0..2 or 0,3 or 0..1,5. What is planned, and why, is said by xai_utils/batch.py: a run is done if its record is
+# missing, unusable or not current by content. batch/README.md has the page for clusters.
+import shutil
 import sys
+import time
 from pathlib import Path
 
-import yaml
+from filelock import FileLock, Timeout
 from snakemake.exceptions import WorkflowError
+
+from xai_utils import batch
+from xai_utils.report import main as print_tables
 
 
 workdir: workflow.basedir
 
 
 HERE = Path(workflow.basedir)
-RESULTS = os.environ.get("XAI_RESULTS") or "results"
 PROFILE = str(config.get("profile") or "quick")
+MINUTES = {"quick": 20, "standard": 120}  # before a cluster may stop a job; the paper profile: a day
+BATCH = time.strftime("%Y%m%dT%H%M%S")  # another one each time: what is done already is asked of the records alone
+NAME = "{batch}/{profile}.{paper}.{arm}.seed_{seed}"
+DONE, LOG = f".snakemake/done/{NAME}", f".snakemake/runs/{NAME}.log"  # DONE stands for a record that this batch made
 
 
-def words(name):
-    given = config.get(name)
-    return re.findall(r"[^\s,]+", "" if given is None else str(given))
+def given(name):
+    return "" if config.get(name) is None else str(config[name])
 
 
-def chosen_seeds():
-    seeds = []
-    for part in words("seeds") or ["0"]:
-        found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", part, re.ASCII)
-        if not found or int(found[2] or found[1]) < int(found[1]):
-            raise WorkflowError(f"SEEDS: {part!r} is no seed or range of seeds; write 0..2 or 0,3")
-        seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
-    return list(dict.fromkeys(seeds))
+def planned():
+    """The runs to do. A job on a cluster reads this file too; it is told its run and needs no plan."""
+    if not workflow.is_main_process:
+        return []
+    if not workflow.dryrun:
+        global _lock  # the operating system frees it however this process ends; Snakemake's own lock outlives a kill
+        Path(".snakemake").mkdir(exist_ok=True)
+        _lock = FileLock(".snakemake/batch.lock", timeout=0)
+        try:
+            _lock.acquire()
+        except Timeout:
+            raise WorkflowError(f"another batch is running in {HERE}: wait for its end, or use another checkout")
+        shutil.rmtree(".snakemake/done", ignore_errors=True)
+    try:
+        jobs = asked_for()
+    except ValueError as error:
+        raise WorkflowError(str(error))
+    todo = [job for job in jobs if job.reason]
+    print(f"batch: {len(jobs) - len(todo)} of {len(jobs)} records are current", file=sys.stderr)
+    for job in todo:
+        print(f"batch: {job.key}: {job.reason}", file=sys.stderr)
+    if not todo and not workflow.dryrun:
+        print_tables(["--profile", PROFILE])
+    return todo
 
 
-def chosen_papers():
-    there = sorted(path.stem for path in (HERE / "notebooks").glob("0[1-5]_*.ipynb"))
-    if unknown := [paper for paper in words("papers") if paper not in there]:
-        raise WorkflowError(f"PAPERS: no notebook {', '.join(unknown)}; there are: {', '.join(there) or 'none'}")
-    if not there:
-        raise WorkflowError(f"no notebook such as 01_id_cvae_morphing.ipynb in {HERE / 'notebooks'}")
-    return list(dict.fromkeys(words("papers"))) or there
+def asked_for():
+    return batch.plan(PROFILE, given("papers"), given("arms"), given("seeds") or "0", HERE)
 
 
-def chosen_arms(paper):
-    schema = yaml.safe_load((HERE / f"notebooks/parameters/{paper}.yaml").read_text(encoding="utf-8"))
-    there = list(schema.get("arms") or ["main"])
-    if unknown := [arm for arm in words("arms") if arm not in there]:
-        raise WorkflowError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(there)}")
-    return list(dict.fromkeys(words("arms"))) or there
+def say():
+    """Print the papers against the records, and what became of the planned runs; whether each has a record now.
+
+    Records that cannot be used, of whichever run, are named, and are no failure of this batch.
+    """
+    print_tables(["--profile", PROFILE])
+    now = [batch.reasoned(job, HERE) for job in TODO]
+    prefix = workflow.storage_settings.default_storage_prefix or ""  # there lie the logs of a cluster without shared disk
+    print(batch.summary(now, Path(prefix, *Path(LOG).parts[:2], BATCH)), file=sys.stderr)
+    return not any(job.reason for job in now)
 
 
-def sources(wildcards):
-    names = f"{wildcards.paper}.ipynb", f"profiles/{wildcards.profile}/{wildcards.paper}.yaml"
-    return [f"notebooks/{name}" for name in (*names, f"parameters/{wildcards.paper}.yaml")]
-
-
-def content(wildcards):
-    """Hash of the notebook's code and the two YAML files; it triggers a rerun in place of their time stamps."""
-    texts = [(HERE / name).read_text(encoding="utf-8") for name in sources(wildcards)]
-    cells = [cell["source"] for cell in json.loads(texts[0])["cells"] if cell["cell_type"] == "code"]
-    return hashlib.sha256(json.dumps([cells, *texts[1:]]).encode()).hexdigest()[:16]
-
-
-PAPERS = chosen_papers()
-for paper in PAPERS:
-    if not (HERE / f"notebooks/profiles/{PROFILE}/{paper}.yaml").is_file():
-        there = sorted(path.parent.name for path in (HERE / "notebooks/profiles").glob(f"*/{paper}.yaml"))
-        raise WorkflowError(f"PROFILE: {paper} has no profile {PROFILE!r}; it has: {', '.join(there) or 'none'}")
+TODO = planned()
 
 
 wildcard_constraints:
-    paper=r"\d\d_\w+",
-    profile=r"\w+",
+    batch=r"\w+",
+    paper=r"\d\d_[\w-]+",
+    profile=r"[\w-]+",
     arm=r"[\w.-]+",
     seed=r"\d+",
 
 
-rule report:
+rule all:
     input:
-        [
-            f"{RESULTS}/{PROFILE}/{paper}/{arm}/seed_{seed}/record.json"
-            for paper in PAPERS
-            for arm in chosen_arms(paper)
-            for seed in chosen_seeds()
-        ],
-    params:
-        python=sys.executable,
-        profile=PROFILE,
+        [DONE.format(batch=BATCH, **job._asdict()) for job in TODO],
     localrule: True
-    shell:
-        "{params.python:q} -m xai_utils.report --profile {params.profile:q}"
 
 
 rule run:
-    input:
-        # ancient: a checkout gives every file a new time stamp; `content` below is what counts
-        ancient(sources),
     output:
-        RESULTS + "/{profile}/{paper}/{arm}/seed_{seed}/record.json",
+        touch(DONE),
     log:
         # what the runner says; the executed notebook (or notebook.failed.ipynb) lies beside the record
-        ".snakemake/log/runs/{profile}.{paper}.{arm}.seed_{seed}.log",
-    params:
-        content=content,
+        LOG,
+    benchmark:
+        f".snakemake/benchmarks/{NAME}.tsv"
     threads: 2  # of two cores: one training at a time
-    retries: 1
+    resources:
+        mem_mb=8000,
+        runtime=lambda wildcards: MINUTES.get(wildcards.profile, 24 * 60),
     shell:
-        "OMP_NUM_THREADS={threads} notebooks/run {wildcards.paper} {wildcards.profile} {wildcards.arm} {wildcards.seed}"
-        " 2>&1 | tee {log:q}"
+        # XAI_WAIT: a killed batch may have left a run behind that still writes into this folder
+        "XAI_WAIT=$((60 * {resources.runtime})) OMP_NUM_THREADS={threads} notebooks/run {wildcards.paper} {wildcards.profile} {wildcards.arm}"
+        " {wildcards.seed} > {log:q} 2>&1"
+
+
+onsuccess:
+    if not say():
+        raise WorkflowError("the commands ended well, but some runs left no current record; see above")
 
 
 onerror:
-    shell(f"{{sys.executable:q}} -m xai_utils.report --profile {PROFILE} || true")
+    say()

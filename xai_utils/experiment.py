@@ -5,6 +5,7 @@ A run lives in ``<results>/<profile>/<paper>/<arm>/seed_<k>/``; its files appear
 
 import atexit
 import difflib
+import functools
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import operator
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
+UNPUBLISHED = frozenset({"stanford_cars", "crackforest"})  # for research only: numbers and maps, no single picture
 SIZE_LIMIT = 3_000_000  # bytes in a run folder: results are committed
 Plain = str | int | float | bool | None
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -232,9 +235,12 @@ def _device(name: str) -> torch.device:
     return torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
 
 
-def arms(paper: str) -> list[str]:
-    """The arms of a paper in the order of its parameter schema; the first is the one that a plain run takes."""
-    return list(_schema(repository_root(), paper)[1]) or ["main"]
+def arms(paper: str, root: Path | None = None) -> list[str]:
+    """The arms of a paper in the order of its parameter schema; the first is the one that a plain run takes.
+
+    `root` is the checkout, by default the repository.
+    """
+    return list(_schema(root or repository_root(), paper)[1]) or ["main"]
 
 
 def results_root() -> Path:
@@ -254,10 +260,20 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _grey(fig: "Figure", why: str) -> None:
+    """Take the pictures (of three channels, or drawn in shades of grey) out of a figure, and say why."""
+    for image in [image for axes in fig.axes for image in axes.images]:
+        values = image.get_array()
+        if values.ndim == 3 or image.get_cmap().name == "gray":
+            image.set_data(np.full((*values.shape[:2], 3), 0.85))
+    fig.text(0.005, 0.005, why, fontsize=6)
+
+
 def _check_size(folder: Path, files: dict[str, bytes]) -> None:
     sizes = {name: len(content) for name, content in files.items()}
     for path in folder.iterdir():  # what stays there: the executed notebook, say
-        if path.is_file() and path.suffix not in (".png", ".npz") and path.name not in (".lock", *files):
+        left = path.match("notebook.running-*") or path.name == "notebook.failed.ipynb"  # by runs that did not end
+        if path.is_file() and not left and path.suffix not in (".png", ".npz") and path.name not in (".lock", *files):
             sizes[path.name] = path.stat().st_size
     if (total := sum(sizes.values())) > SIZE_LIMIT:
         largest = ", ".join(f"{k} {sizes[k] / 1e6:.2f} MB" for k in sorted(sizes, key=sizes.get)[:-4:-1])
@@ -356,7 +372,7 @@ class Run:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire()
+                self._acquire(float(os.environ.get("XAI_WAIT") or 0))
             except filelock.Timeout:
                 raise RuntimeError(
                     f"another run is writing into {self.folder}. Wait until it has ended (a notebook's kernel holds "
@@ -364,6 +380,18 @@ class Run:
                 ) from None
             for leftover in self.folder.parent.glob(f".{self.folder.name}.record-*"):
                 shutil.rmtree(leftover)  # of a run that was killed while it recorded
+
+    def _acquire(self, seconds: float) -> None:
+        """Take the folder's lock, at once or within some seconds: a batch waits for a run that another left behind."""
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            if seconds > 0:
+                waits = f"another run is writing into {self.folder}; waiting for its end, {seconds:g} s at most"
+                print(waits, file=sys.__stderr__, flush=True)  # to the batch's log, not into the notebook
+                self._lock.acquire(timeout=seconds)
+                return
+            raise
 
     def _close(self, reason: str) -> None:
         if not self._closed:
@@ -427,10 +455,15 @@ class Run:
             self._sources.append(source)
 
     def figure(self, name: str, fig: "Figure") -> "Figure":
-        """Keep `fig` as it is now (PNG, 110 dpi; the same picture gives the same bytes) and hand it back."""
+        """Keep `fig` as it is now (PNG, 110 dpi; the same picture gives the same bytes) and hand it back.
+
+        Pictures of a data set of `UNPUBLISHED` that the run `uses` are greyed in it; maps and curves stay.
+        """
         self._admit("figure", name, taken=self._figures)
         if not hasattr(fig, "savefig"):
             raise TypeError(f"figure {name!r}: expected a matplotlib Figure, got {type(fig).__name__}.")
+        if held := sorted({source.name for source in self._sources} & UNPUBLISHED):
+            _grey(fig, f"pictures of {', '.join(held)} are not republished")
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
         self._figures[name] = buffer.getvalue()
@@ -588,5 +621,12 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
             changed.append(name)
     schema = f"notebooks/parameters/{record.paper}.yaml"
     there = (root or repository_root()) / schema
-    settings = _schema(root or repository_root(), record.paper)[1].get(record.arm, {}) if there.is_file() else {}
+    settings = {}
+    if there.is_file():
+        settings = _arms(root or repository_root(), record.paper, there.stat().st_mtime_ns).get(record.arm, {})
     return changed + [f"{schema} (arm {record.arm})"] * (settings != record.settings)
+
+
+@functools.lru_cache(maxsize=64)
+def _arms(root: Path, paper: str, _modified_ns: int) -> dict[str, dict[str, Any]]:
+    return _schema(root, paper)[1]

@@ -93,13 +93,18 @@ def _hash_file(path: Path, modified_ns: int, size: int) -> str:
             return hash_notebook(text)
         if path.suffix == ".py":
             return hash_python(text)
+        if path.suffix == ".csv":
+            return _digest(text)
         return _digest(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))  # parsed: layout is no content
     except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be hashed, it is not a valid {path.suffix} file ({error}).") from error
 
 
 def hash_file(path: Path) -> str:
-    """Content hash (16 hex digits) of a ``.py``, ``.ipynb`` or ``.yaml`` file; ValueError if it cannot be parsed."""
+    """Content hash (16 hex digits) of a ``.py``, ``.ipynb``, ``.yaml`` or ``.csv`` file.
+
+    ValueError if it cannot be parsed.
+    """
     stat = path.stat()
     return _hash_file(path, stat.st_mtime_ns, stat.st_size)
 
@@ -107,7 +112,9 @@ def hash_file(path: Path) -> str:
 def module_hashes(root: Path, paper: str, profile: str) -> dict[str, str]:
     """Hashes of the package's loaded modules, of the paper's notebook and of its profile, by relative path.
 
-    ``__init__.py`` files (re-exports) and the modules of ``WRITERS`` are left out; so is what does not exist.
+    With a module that reads data come its lists of images and boxes, data/splits and data/boxes: those whose name
+    begins as the module's does, or the other way round. ``__init__.py`` files (re-exports) and the modules of
+    ``WRITERS`` are left out; so is what does not exist.
     """
     hashes = {}
     for name, module in list(sys.modules.items()):
@@ -116,7 +123,11 @@ def module_hashes(root: Path, paper: str, profile: str) -> dict[str, str]:
             key = path.relative_to(SOURCES).as_posix()
             if key not in WRITERS:
                 hashes[key] = hash_file(path)
-    for key in (f"notebooks/{paper}.ipynb", f"notebooks/profiles/{profile}/{paper}.yaml"):
+    readers = [Path(key).stem for key in hashes if key.startswith("xai_utils/data/")]
+    lists = [path for folder in ("splits", "boxes") for path in (root / "data" / folder).glob("*.csv")]
+    used = [path for path in lists if any(r.startswith(path.stem) or path.stem.startswith(r) for r in readers)]
+    keys = [path.relative_to(root).as_posix() for path in used]
+    for key in (*keys, f"notebooks/{paper}.ipynb", f"notebooks/profiles/{profile}/{paper}.yaml"):
         if (root / key).is_file():
             hashes[key] = hash_file(root / key)
     return dict(sorted(hashes.items()))

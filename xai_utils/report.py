@@ -138,8 +138,16 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     Without `results`, standard comes from the repository's results/ and `profile` from $XAI_RESULTS if that is set.
     """
     root = repository_root()
-    standard = load(results or root / "results", "standard")
-    other = load(results, profile)
+    everything = load(results)
+    own = results or experiment.results_root() == root / "results"
+    standard = everything if own else load(root / "results", "standard")
+    standard = [record for record in standard if record.profile == "standard"]
+    other = [record for record in everything if record.profile == profile]
+    groups: dict[tuple[int, str, str], list[Record]] = {}
+    for side, records in enumerate((standard, other)):
+        for record in records:
+            groups.setdefault((side, record.paper, record.arm), []).append(record)
+    seeds = {key: _Seeds(records) for key, records in groups.items()}
     fields = ("value", "n", "verdict", "evidence", "scale", "commit", "stale")
     columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
@@ -151,27 +159,33 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
         for claim, entry in paper.judged.items():
             for arm in entry.rule.arms:
                 row = [stem, claim, arm, entry.kind, entry.statement, _reported(paper, claim)]
-                for records in (standard, other):
-                    row += _judge(entry, [r for r in records if (r.paper, r.arm) == (stem, arm)])
+                for side in (0, 1):
+                    row += _judge(entry, seeds.get((side, stem, arm)))
                 rows.append(dict(zip(columns, row)))
     return pd.DataFrame(rows, columns=columns)
 
 
-def _judge(claim: claims.Claim, records: Sequence[Record]) -> list[Any]:
+class _Seeds:
+    """The records of one arm, and what every claim asks of them."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records, self.metrics = records, aggregate(records)
+        self.stale = ", ".join(sorted({name for record in records for name in experiment.stale(record)}))
+
+
+def _judge(claim: claims.Claim, seeds: _Seeds | None) -> list[Any]:
     """One claim over the seeds of one arm: the fields of `suite_table`."""
-    if not records:
+    if not seeds:
         return ["", 0, "no record", "", "", "", ""]
-    metrics, first = aggregate(records), records[0]
+    records, metrics, first = seeds.records, seeds.metrics, seeds.records[0]
     try:
         judged = claim.rule.evaluate(claim.kind, metrics, first.subject)
         verdict, evidence = judged.verdict, judged.evidence
     except claims.MissingMetric as error:  # records older than the rule
         verdict, evidence = "no record", f"recorded before this rule: {error}"
-    seeds = f"{len(records)} seed{'s' * (len(records) > 1)}"
-    scale = f"{first.subject['dataset']}, {seeds}"
-    stale = ", ".join(sorted({name for record in records for name in experiment.stale(record)}))
+    scale = f"{first.subject['dataset']}, {len(records)} seed{'s' * (len(records) > 1)}"
     value = _measured(claim, metrics, first.subject)
-    return [value, len(records), verdict, evidence, scale, _commit(records), stale]
+    return [value, len(records), verdict, evidence, scale, _commit(records), seeds.stale]
 
 
 def _commit(records: Sequence[Record]) -> str:
@@ -310,8 +324,7 @@ def readme_table(results: Folder = None) -> str:
         if not rows["claim"].iloc[0]:
             lines.append(f"| {paper.title} | no notebook yet | |")
             continue
-        counts = rows[rows["claim"].str.startswith("P")]["standard_verdict"].value_counts(sort=False)
-        state = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        state = _state(rows[rows["claim"].str.startswith("P")])
         shown = rows[(rows["kind"] == "value") & (rows["standard_value"] != "")]
         numbers = [
             f"{row.claim}: {f'paper {row.reported}, ' * bool(row.reported)}ours {row.standard_value.partition(';')[0]} "
@@ -320,6 +333,17 @@ def readme_table(results: Folder = None) -> str:
         ]
         lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(numbers)} |")
     return "\n".join(lines)
+
+
+def _state(rows: pd.DataFrame) -> str:
+    """How many claims have which verdict; "mixed": its arms (other data, fewer images) were tested and disagree."""
+    verdicts = {}
+    for claim, found in rows.groupby("claim", sort=False)["standard_verdict"]:
+        told = {*found} - {"no record", "not tested"}
+        alone = told or {"not tested"} & {*found} or {*found}
+        verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
+    counts = pd.Series(verdicts).value_counts(sort=False)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
 def update_readme(path: Path, results: Folder = None) -> bool:

@@ -325,6 +325,33 @@ def test_uses_checks_a_data_sets_provenance():
             run.uses(digits | bad)
 
 
+def test_pictures_that_may_not_be_republished_are_greyed_and_maps_stay():
+    def drawn(picture, heat):
+        fig, axes = plt.subplots(1, 2, figsize=(2, 1))
+        for ax in axes:
+            ax.imshow(picture, vmin=0, vmax=1, cmap="gray")
+        axes[1].imshow(heat, cmap="jet", vmin=0, vmax=1, alpha=0.45)
+        return fig
+
+    rng, run = np.random.default_rng(0), start()
+    one, two, rgb, heat, other = (rng.random(shape) for shape in ((8, 8), (8, 8), (8, 8, 3), (8, 8), (8, 8)))
+    shown = run.figure("one", drawn(one, heat))
+    assert np.array_equal(shown.axes[0].images[0].get_array(), one)
+    run.figure("two", drawn(two, heat))
+    assert run._figures["one"] != run._figures["two"]
+    for name in experiment.UNPUBLISHED:
+        run = start()
+        run.uses({"name": name, "sha256": "", "variant": "prepared"})
+        kept = [run.figure(f"f{i}", drawn(picture, heat)) for i, picture in enumerate((one, two, rgb))]
+        assert run._figures["f0"] == run._figures["f1"] == run._figures["f2"]
+        for axes in (axes for fig in kept for axes in fig.axes):  # what the notebook displays
+            assert np.unique(axes.images[0].get_array()).size == 1
+        assert np.array_equal(kept[0].axes[1].images[1].get_array(), heat)
+        assert f"pictures of {name} are not republished" in [text.get_text() for text in kept[0].texts]
+        run.figure("other", drawn(one, other))
+        assert run._figures["other"] != run._figures["f0"]
+
+
 def test_figures_are_kept_as_they_are_and_repeat_byte_by_byte():
     run = start()
     fig = picture()
@@ -591,6 +618,30 @@ def test_a_second_run_into_the_folder_is_refused_and_writes_nothing():
         assert content(run.folder) == before
         assert start(seed=4).folder.name == "seed_4"
     start()
+
+
+def test_a_run_of_a_batch_waits_for_one_that_was_left_behind(monkeypatch, capfd):
+    folder = measured(start()).folder
+    experiment._active._close("was ended by the test")
+    code = "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
+    command = [sys.executable, "-c", code + "time.sleep(1)", str(folder / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "1\n"
+        monkeypatch.setenv("XAI_WAIT", "60")
+        measured(start()).record()
+        assert process.poll() == 0
+    assert f"another run is writing into {folder}; waiting for its end, 60 s at most" in capfd.readouterr().err
+
+
+def test_what_killed_runs_left_does_not_count_as_the_records_size(monkeypatch):
+    run = measured(start())
+    monkeypatch.setattr(experiment, "SIZE_LIMIT", 40_000)
+    for name in ("notebook.running-node-7.ipynb", "notebook.failed.ipynb"):
+        (run.folder / name).write_bytes(bytes(50_000))
+    run.record()
+    (run.folder / "notebook.ipynb").write_bytes(bytes(50_000))
+    with pytest.raises(ValueError, match="would hold"):
+        measured(start()).record()
 
 
 def test_a_notebook_run_again_from_its_top_gives_the_old_run_up():

@@ -15,7 +15,7 @@ FLOORS = [
     {"data", "models"},
     {"explain", "metrics"},
     {"provenance", "training", "experiment", "claims"},
-    {"report", "plot"},
+    {"report", "plot", "batch"},
     {"papers"},
 ]
 LEVEL = {part: level for level, parts in enumerate(FLOORS) for part in parts}

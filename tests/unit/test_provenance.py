@@ -190,6 +190,19 @@ def test_module_hashes_name_the_loaded_modules_the_notebook_and_the_profile(tmp_
     assert list(hashes) == sorted(hashes)
 
 
+def test_a_reader_of_data_brings_its_lists_of_images_and_boxes(tmp_path):
+    import_module("xai_utils.data.cifar10")
+    used, others = ["boxes/cifar10_cats_dogs.csv", "splits/cifar10.csv"], ["splits/imagenet.csv", "splits/cifar10.txt"]
+    for name in used + others:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text("id,split\n1,train\n")
+    before = provenance.module_hashes(tmp_path, "p", "quick")
+    assert [key for key in before if key.startswith("data/")] == [f"data/{name}" for name in used]
+    (tmp_path / "data/splits/cifar10.csv").write_text("id,split\n1,test\n")
+    after = provenance.module_hashes(tmp_path, "p", "quick")
+    assert [key for key in after if after[key] != before[key]] == ["data/splits/cifar10.csv"]
+
+
 def git(folder, *words):
     who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
     command = ["git", "-C", str(folder), *words]

@@ -279,6 +279,21 @@ def test_export_writes_the_tables_whole_and_without_quick(root, capsys):
     assert (tables / "suite.csv").read_bytes() == before
 
 
+def test_the_state_of_a_paper_counts_claims_and_not_arms():
+    verdicts = {
+        "P4.1": ["reproduced", "no record", "reproduced", "not tested"],
+        "P4.2": ["partly", "not reproduced"],
+        "P4.3": ["no record", "not tested"],
+        "P4.4": ["no record"],
+        "P4.5": ["reproduced"],
+    }
+    rows = pd.DataFrame(
+        [(claim, verdict) for claim, found in verdicts.items() for verdict in found],
+        columns=["claim", "standard_verdict"],
+    )
+    assert report._state(rows) == "2 reproduced, 1 mixed, 1 not tested, 1 no record"
+
+
 def test_the_readme_table_has_a_row_per_paper(root):
     for seed in (0, 1):
         write(root, seed)

@@ -282,7 +282,8 @@ def objective(
     if plain:
         return {"loss": cross_entropy} | told
     maps = cam(found.features, found.gradients, "gradcam++" if loss == "grad_cam_pp" else "gradcam")
-    stage = STAGES[min(2, 3 * model.epoch // epochs)] if loss == "curriculum" else loss
+    epoch = model.epoch if model.training else max(0, model.epoch - 1)  # validation ends the epoch before it
+    stage = STAGES[min(2, 3 * epoch // epochs)] if loss == "curriculum" else loss
     term = _terms(stage, maps, labels, model.means)
     told |= {"cam": term, "kept": model.kept.float()}  # of the epoch before: `remember` may end this one
     if model.training:
@@ -301,8 +302,8 @@ def _terms(loss: str, maps: Tensor, labels: Tensor, means: consistency.ClassMean
 
 
 def epochs_for(steps: int, n_images: int, batch_size: int) -> int:
-    """Whole epochs, at least one, that come nearest to `steps` batches: every set is trained for equally long."""
-    return max(1, round(steps / math.ceil(n_images / batch_size)))
+    """Whole epochs that come nearest to `steps` batches, at least two: the first has no class means to compare with."""
+    return max(2, round(steps / math.ceil(n_images / batch_size)))
 
 
 # what maps look like --------------------------------------------------------------------------------------------
@@ -329,12 +330,16 @@ def seen(model: nn.Module, layer: str, images: ImageSet) -> Seen:
     logits = predict(model, images.images)
     predicted, device, explainer = logits.argmax(1), next(model.parameters()).device, GradCAM(model, layer)
 
-    def grid(classes: Tensor) -> Tensor:
-        pairs = zip(images.images.split(64), classes.split(64), strict=True)
+    def grid(pixels: Tensor, classes: Tensor) -> Tensor:
+        pairs = zip(pixels.split(64), classes.split(64), strict=True)
         return torch.cat([explainer.attribute_layer(x.to(device), c.to(device)).cpu() for x, c in pairs])
 
-    right = (predicted == images.labels).numpy()
-    return Seen(logits, right, images.labels, predicted, grid(images.labels), grid(predicted))
+    wrong = predicted != images.labels
+    true = grid(images.images, images.labels)
+    given = true.clone()
+    if wrong.any():
+        given[wrong] = grid(images.images[wrong], predicted[wrong])
+    return Seen(logits, (~wrong).numpy(), images.labels, predicted, true, given)
 
 
 def means_of(found: Seen, n_classes: int, normalise: str = "norm") -> consistency.ClassMeans:
