@@ -262,11 +262,11 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _grey(fig: "Figure", why: str) -> None:
     """Take the pictures (of three channels, or drawn in shades of grey) out of a figure, and say why."""
-    for image in [image for axes in fig.axes for image in axes.images]:
-        values = image.get_array()
-        if values.ndim == 3 or image.get_cmap().name == "gray":
-            image.set_data(np.full((*values.shape[:2], 3), 0.85))
-    fig.text(0.005, 0.005, why, fontsize=6)
+    drawn = [image for axes in fig.axes for image in axes.images]
+    for image in (pictures := [i for i in drawn if i.get_array().ndim == 3 or i.get_cmap().name == "gray"]):
+        image.set_data(np.full((*image.get_array().shape[:2], 3), 0.85))
+    if pictures:
+        fig.text(0.005, 0.005, why, fontsize=6)
 
 
 def _check_size(folder: Path, files: dict[str, bytes]) -> None:

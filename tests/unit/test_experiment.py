@@ -348,6 +348,8 @@ def test_pictures_that_may_not_be_republished_are_greyed_and_maps_stay():
             assert np.unique(axes.images[0].get_array()).size == 1
         assert np.array_equal(kept[0].axes[1].images[1].get_array(), heat)
         assert f"pictures of {name} are not republished" in [text.get_text() for text in kept[0].texts]
+        run.figure("curve", picture())
+        assert not plt.gcf().texts
         run.figure("other", drawn(one, other))
         assert run._figures["other"] != run._figures["f0"]
 
