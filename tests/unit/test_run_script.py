@@ -41,7 +41,12 @@ def started(checkout, **more):
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("XAI_")}
     environment = inherited | {"PATH": f"{checkout}/bin:{os.environ['PATH']}", "HOSTNAME": "node"} | more
     words = [str(checkout / "notebooks/run"), PAPER, "quick", "main", "0"]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def interruptible():  # what is started in the background ignores Ctrl-C, and a shell that does cannot trap it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(words, env=environment, preexec_fn=interruptible, **told)
 
 
 def left(checkout):
