@@ -48,13 +48,13 @@ def planned():
         jobs = asked_for()
     except ValueError as error:
         raise WorkflowError(str(error))
-    todo = [job for job in jobs if job.reason]
-    print(f"batch: {len(jobs) - len(todo)} of {len(jobs)} records are current", file=sys.stderr)
-    for job in todo:
+    due = [job for job in jobs if job.reason]
+    print(f"batch: {len(jobs) - len(due)} of {len(jobs)} records are current", file=sys.stderr)
+    for job in due:
         print(f"batch: {job.key}: {job.reason}", file=sys.stderr)
-    if not todo and not workflow.dryrun:
+    if not due and not workflow.dryrun:
         print_tables(["--profile", PROFILE])
-    return todo
+    return due
 
 
 def asked_for():
@@ -67,13 +67,13 @@ def say():
     Records that cannot be used, of whichever run, are named, and are no failure of this batch.
     """
     print_tables(["--profile", PROFILE])
-    now = [batch.reasoned(job, HERE) for job in TODO]
+    now = [batch.reasoned(job, HERE) for job in PLANNED]
     prefix = workflow.storage_settings.default_storage_prefix or ""  # there lie the logs of a cluster without shared disk
     print(batch.summary(now, Path(prefix, *Path(LOG).parts[:2], BATCH)), file=sys.stderr)
     return not any(job.reason for job in now)
 
 
-TODO = planned()
+PLANNED = planned()
 
 
 wildcard_constraints:
@@ -86,7 +86,7 @@ wildcard_constraints:
 
 rule all:
     input:
-        [DONE.format(batch=BATCH, **job._asdict()) for job in TODO],
+        [DONE.format(batch=BATCH, **job._asdict()) for job in PLANNED],
     localrule: True
 
 

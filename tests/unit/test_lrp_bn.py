@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import as_trained
 from torch import nn
 
 from xai_utils.explain import LRP, LRPBN, AttentionMap, c1c, lrp_bn, upsample
@@ -22,14 +23,8 @@ def images(n=2, height=20, width=28, channels=2, dtype=torch.float64):
 def network(depth=18, n_classes=3, width=4, in_channels=2, dtype=torch.float64, **options):
     """A tiny one in evaluation mode, with BatchNorm as after training, and a map that varies around 0.5."""
     torch.manual_seed(0)
-    model = AttentionBranchNetwork(depth, n_classes, width, in_channels, **options).double().eval()
+    model = as_trained(AttentionBranchNetwork(depth, n_classes, width, in_channels, **options).double())
     with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2)
         branch = model.attention
         scores = branch.map[:4](branch.reduce(branch.blocks(model.extractor(images(channels=in_channels)))))
         branch.map[4].running_mean.fill_(scores.mean())

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from checks import as_trained, augmented_from_its_generator_alone
 from torch import nn
 
 from xai_utils.data.imageset import ImageSet
@@ -207,21 +208,7 @@ def test_augment_crops_at_least_four_fifths_and_inside_the_image(drawn):
 
 
 def test_augment_draws_from_its_generator_alone_image_by_image():
-    images, labels = noise(32, 1, 10, 10), torch.arange(32)
-    before = images.clone()
-    torch.manual_seed(1)
-    first = paper.augment((images, labels), generator(SEED, "augment"))
-    state = torch.get_rng_state()
-    torch.manual_seed(2)
-    second = paper.augment((images, labels), generator(SEED, "augment"))
-    torch.manual_seed(1)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first[0], second[0])
-    assert not torch.equal(first[0], paper.augment((images, labels), generator(SEED + 1, "augment"))[0])
-    assert torch.equal(first[1], labels)
-    assert torch.equal(images, before)
-    same = paper.augment((images[:1].expand(32, -1, -1, -1), labels), generator(SEED, "augment"))[0]
-    assert len({tuple(image.flatten().tolist()) for image in same}) == 32
+    augmented_from_its_generator_alone(paper.augment, noise(32, 1, 10, 10), torch.arange(32))
 
 
 def test_crack_crops_are_the_first_cracks_with_a_mask():
@@ -577,14 +564,7 @@ def test_border_contrast_of_flat_surroundings_counts_grey_levels_and_is_0_of_not
 def tiny():
     """A tiny network with BatchNorm as after training, an explainer without α′ and C1C, images and labels."""
     torch.manual_seed(1)
-    model = AttentionBranchNetwork(18, 2, 2, 1).double().eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2)
+    model = as_trained(AttentionBranchNetwork(18, 2, 2, 1).double())
     return model, noise(3, 1, 24, 24, seed=3, dtype=torch.float64) * 4 - 2, torch.tensor([0, 1, 1])
 
 
