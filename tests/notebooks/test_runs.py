@@ -30,6 +30,17 @@ TILES = {"dataset": "magnetic_tiles", "sources": ["magnetic_tiles"], "claim": "X
 TILES["few"] = {"limit": 240, "size": 32, "width": 8, "epochs": 3, "compared": 2, "added": 10}
 VIEWS = {"dataset": None, "claim": "P4.4"}
 VIEWS["few"] = {"size": 32, "per_class": 10, "width": 2, "steps": 6, "batch_size": 10, "compared": 4}
+CRACKS = {"dataset": "road_cracks", "sources": ["road_cracks", "crackforest"], "claim": "P5.2"}
+CRACKS["few"] = {
+    "size": 64,
+    "width": 8,
+    "epochs": 1,
+    "limit": 60,
+    "cracks": 8,
+    "fewer": 4,
+    "steps": 4,
+    "rise_masks": 20,
+}
 REAL = {
     PAPER: {"main": MNIST, "improved": MNIST | {"claim": "X1.1"}},
     "02_moram_regression": {
@@ -44,6 +55,7 @@ REAL = {
         "cifar10": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"]},
         "cat_dog": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"], "claim": "P4.3"},
     },
+    "05_lrp_bn": {"main": CRACKS},
 }
 
 
@@ -363,6 +375,33 @@ def test_more_training_images_of_a_class_than_there_are(home, tmp_path):
     done = notebooks_run(home, tmp_path, "04_cam_consistency", "quick", "grad_cam", 0, "-p", "per_class", "900")
     text = "per_class is 900, but radiographs has 315 training images of 'normal'"
     refused(done, seed_folder(tmp_path, arm="grad_cam", paper="04_cam_consistency"), text)
+
+
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_own_cracks_with_and_without_masks(home, tmp_path, masks):
+    rng = np.random.default_rng(0)
+    for i in range(80):
+        picture = rng.integers(90, 160, (64, 64, 3)).astype(np.uint8)
+        mask = np.zeros((64, 64), np.uint8)
+        if i % 2:
+            picture[4:60, 10 + i % 40 : 14 + i % 40], mask[4:60, 10 + i % 40 : 14 + i % 40] = 20, 255
+        name = ("sound", "crack")[i % 2]
+        for folder, pixels in (("images", picture), *([("images/masks", mask)] if i % 2 and masks else [])):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / name / f"{i:02d}.png")
+    own = {"dataset": "folder", "folder": tmp_path / "images", "masks": "masks" if masks else "", "size": 64}
+    own |= {"width": 8, "epochs": 2, "cracks": 8, "fewer": 4, "steps": 4, "rise_masks": 20}
+    given = [word for name, value in own.items() for word in ("-p", name, value)]
+    done = notebooks_run(home, tmp_path / "results", "05_lrp_bn", "quick", "main", 0, *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = experiment.load_record(seed_folder(tmp_path / "results", paper="05_lrp_bn"))
+    assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
+    assert record.metrics["P5.1.lrp_bn.id_score"].n == 8  # insertion and deletion need no mask
+    assert (record.metrics["P5.1.lrp_bn.iou"].value is None) == (not masks)
+    assert (record.claims["P5.4"].verdict == "not tested") == (not masks)
+    assert record.claims["P5.2"].verdict != "not tested"
+    assert record.claims["P5.1"].verdict == "not comparable"
+    assert record.claims["X5.5"].verdict == "not tested"  # no second set
 
 
 def test_a_second_run_into_one_folder_at_once(home, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from checks import as_trained, augmented_from_its_generator_alone
 from torch import nn
 
+from xai_utils import claims
 from xai_utils.data.imageset import ImageSet
 from xai_utils.explain import LRPBN, lrp
 from xai_utils.explain.c1c import c1c
@@ -21,7 +22,7 @@ from xai_utils.seeds import generator
 SEED = 0
 
 
-def image_set(pixels, labels=None, masks=None, class_names=("no_crack", "crack")):
+def image_set(pixels, labels=None, masks=None, class_names=("no_crack", "crack"), groups=None):
     n = len(pixels)
     return ImageSet(
         name="made",
@@ -32,6 +33,7 @@ def image_set(pixels, labels=None, masks=None, class_names=("no_crack", "crack")
         class_names=class_names,
         provenance={"name": "made", "sha256": "", "variant": "own"},
         masks=masks,
+        groups=groups,
     )
 
 
@@ -107,6 +109,22 @@ def test_network_refuses_what_it_does_not_know():
         paper.network("abn", 18, 2, 2, 1, SEED, blocks=0)
     with pytest.raises(ValueError, match="n_classes=0"):
         paper.network("resnet", 18, 0, 2, 1, SEED)
+
+
+def test_with_theta_empties_a_copy_below_the_threshold(tiny):
+    model, images, _ = tiny
+    before = model(images)
+    found = model.branches(images).attention
+    theta = found.median().item()
+    changed = paper.with_theta(model, theta)
+    expected = model.perception(model.gate(model.extractor(images), torch.where(found >= theta, found, 0 * found)))
+    assert torch.equal(changed(images), expected)
+    assert torch.equal(model(images), before)
+    assert not torch.equal(expected, before)
+    assert model.threshold.theta == 0
+    assert changed.training == model.training
+    with pytest.raises(ValueError, match=r"theta: got 1\.5"):
+        paper.with_theta(model, 1.5)
 
 
 def test_cross_entropy_and_accuracy_by_hand():
@@ -221,6 +239,14 @@ def test_crack_crops_are_the_first_cracks_with_a_mask():
     assert torch.equal(found.masks, masks[[1, 3, 5]])
     turned = image_set(noise(6, 1, 4, 4), [0, 1, 1, 1, 1, 1], masks, ("crack", "no_crack"))
     assert paper.crack_crops(turned, 9).ids.tolist() == ["image 0"]
+
+
+def test_crack_crops_come_from_each_segment_in_turn():
+    segments = np.array(list("aaaaabbcbb"))
+    images = image_set(noise(10, 1, 4, 4), [1, 0, 1, 1, 1, 1, 1, 1, 0, 1], torch.ones(10, 4, 4) > 0, groups=segments)
+    order = [0, 5, 7, 2, 6, 3, 9, 4]  # the first of a, b, c; the second of a, b; …
+    assert paper.crack_crops(images, 9).ids.tolist() == [f"image {i}" for i in order]
+    assert paper.crack_crops(images, 3).groups.tolist() == ["a", "b", "c"]
 
 
 # maps to compare with -------------------------------------------------------------------------------------------
@@ -446,6 +472,27 @@ def test_by_map_orders_images_and_picks_rows():
 METHODS = ("RISE", "Grad-CAM", "LRP", "ABN", "LRP-BN")
 
 
+def test_keys_of_maps_are_the_metrics_of_the_papers_tables():
+    reported = claims.load().papers["05_lrp_bn"].reported("P5.1")
+    for name in METHODS:
+        assert any(value.id == f"P5.1.{paper.key(name)}.id_score" for value in reported), name
+    assert paper.key("$R_{AB}$ alone") == "r_ab_alone"
+    assert paper.key("θ = 0.5") == "theta_0_5"
+    assert paper.key("α′ alone") == "alone"
+
+
+def test_tables_hold_the_papers_numbers_beside_ours():
+    ours = {"P5.1.lrp_bn.iou": 0.25, "P5.1.gradcam.insertion": 0.5}
+    found = paper.tables(pd.DataFrame({"value": ours}))
+    assert list(found.index) == list(METHODS)
+    assert list(found["insertion"]) == ["paper", "ours"]
+    assert found.loc["LRP-BN", "iou"].to_dict() == {"paper": 0.184, "ours": 0.25}
+    assert found.loc["Grad-CAM", "insertion"].to_dict() == {"paper": 0.635, "ours": 0.5}
+    assert found.loc["LRP", "accuracy"]["paper"] == 0.958
+    assert found.xs("ours", axis=1, level=1).notna().to_numpy().sum() == 2
+    assert found.xs("paper", axis=1, level=1).notna().to_numpy().all()
+
+
 @pytest.fixture
 def scored():
     rng = np.random.default_rng(2)
@@ -522,6 +569,65 @@ def test_smallest_is_above_zero_where_each_of_the_others_is(scored):
     assert (least["low"] > 0) == bool((found["low"] > 0).all())
     beaten = values | {"RISE": values["LRP-BN"] + 1}
     assert paper.smallest(paper.paired(beaten, "LRP-BN", clusters, 3), 14)["high"] < 0
+
+
+def long(values, column, **more):
+    rows = [(name, i, number) for name, numbers in values.items() for i, number in enumerate(numbers)]
+    return pd.DataFrame(rows, columns=["map", "image", column]).assign(**more)
+
+
+@pytest.fixture
+def concluded(scored):
+    """Scores of `faithful` and places of `located`: LRP-BN inserts better than all, and lies worse; ID is mixed."""
+    values, clusters = scored
+    rng = np.random.default_rng(4)
+    insertion = {name: rng.random(14) + (name == "LRP-BN") for name in METHODS}
+    score = values | {"$R\\odot\\alpha'$": values["LRP-BN"] + rng.normal(0, 1, 14), "true mask": rng.random(14)}
+    score["dilated mask"] = score["true mask"] - 0.2 - rng.random(14) / 9
+    scores = long(insertion | {name: np.zeros(14) for name in score if name not in insertion}, "insertion", c1c=False)
+    scores = scores.merge(long(score, "id_score"), on=["map", "image"])
+    other = scores.assign(c1c=True, insertion=-9.0, id_score=np.arange(len(scores)))  # not to be taken
+    lies = long({name: rng.random(14) - (name == "LRP-BN") for name in METHODS}, "iou")
+    return pd.concat([scores, other]), lies, clusters, score
+
+
+def test_conclusions_by_one_difference_at_a_time(concluded):
+    scores, lies, clusters, score = concluded
+    found = paper.conclusions(scores, lies, clusters, 3)
+    rivals = METHODS[:4]
+    assert list(found.index) == [
+        *(f"{column}: LRP-BN above {name}" for column in ("insertion", "id_score", "iou") for name in rivals),
+        "id_score: C1C raises it (LRP-BN above R ⊙ α′)",
+        "id_score: dilated mask above the true one",  # no blurred mask: left out
+    ]
+    assert (found.loc[[f"insertion: LRP-BN above {name}" for name in rivals], "holds"] == "yes").all()
+    assert (found.loc[[f"iou: LRP-BN above {name}" for name in rivals], "holds"] == "no").all()
+    pairs = {f"id_score: LRP-BN above {name}": ("LRP-BN", name) for name in rivals}
+    pairs["id_score: C1C raises it (LRP-BN above R ⊙ α′)"] = ("LRP-BN", "$R\\odot\\alpha'$")
+    pairs["id_score: dilated mask above the true one"] = ("dilated mask", "true mask")
+    for conclusion, (one, two) in pairs.items():
+        expected = measured.interval(score[one] - score[two], clusters, 3)
+        numbers = [expected["value"], expected["low"], expected["high"]]
+        assert found.loc[conclusion, ["difference", "low", "high"]].tolist() == pytest.approx(numbers)
+        sign = "yes" if expected["low"] > 0 else "no" if expected["high"] < 0 else "open"
+        assert found.loc[conclusion, "holds"] == sign
+    assert found.loc["id_score: dilated mask above the true one", "holds"] == "no"
+    assert found.loc["id_score: C1C raises it (LRP-BN above R ⊙ α′)", "holds"] == "open"
+
+
+def test_conclusions_without_masks_and_of_one_segment(concluded):
+    scores, _, _, _ = concluded
+    found = paper.conclusions(scores, None, np.array(["a"] * 14), 0)
+    assert not any(name.startswith("iou") for name in found.index)
+    assert found[["difference", "low", "high"]].isna().all(axis=None)
+    assert set(found["holds"]) == {"open"}
+
+
+def test_agreement_counts_a_yes_or_no_of_both():
+    here = pd.DataFrame({"holds": {"a": "yes", "b": "no", "c": "open", "d": "yes", "only here": "yes"}})
+    there = pd.DataFrame({"holds": {"only there": "no", "d": "no", "c": "open", "b": "no", "a": "yes"}})
+    assert paper.agreement(here, there) == {"value": 0.5, "n": 4}
+    assert paper.agreement(here, there.iloc[:1]) == {"value": None, "n": 0, "note": "no conclusion in both sets"}
 
 
 def test_border_contrast_by_loops():
