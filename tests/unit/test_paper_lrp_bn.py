@@ -127,6 +127,19 @@ def test_with_theta_empties_a_copy_below_the_threshold(tiny):
         paper.with_theta(model, 1.5)
 
 
+def test_without_gate_the_perception_branch_sees_h(tiny):
+    model, images, labels = tiny
+    before, changed = model(images), paper.without_gate(model)
+    expected = model.perception(model.extractor(images))
+    assert torch.equal(changed(images), expected)
+    assert not torch.equal(expected, before)
+    assert torch.equal(model(images), before)
+    parts = LRPBN(changed).parts(images, labels)
+    assert (parts.attention == 1).all()
+    assert torch.equal(parts.product, parts.relevance)
+    assert not torch.allclose(parts.from_perception, LRPBN(model).parts(images, labels).from_perception)
+
+
 def test_cross_entropy_and_accuracy_by_hand():
     logits = torch.tensor([[2.0, 0.0], [1.0, 3.0], [0.0, 0.5], [1.0, 4.5]])
     labels = torch.tensor([0, 1, 0, 1])

@@ -85,6 +85,20 @@ def with_theta(model: abn.AttentionBranchNetwork, theta: float) -> abn.Attention
     return changed
 
 
+class _Open(nn.Module):
+    """An attention map of ones."""
+
+    def forward(self, attention: Tensor) -> Tensor:
+        return torch.ones_like(attention)
+
+
+def without_gate(model: abn.AttentionBranchNetwork) -> abn.AttentionBranchNetwork:
+    """A copy of a trained network whose α′ is 1 everywhere: its perception branch sees h as it is."""
+    changed = copy.deepcopy(model)
+    changed.threshold = _Open()
+    return changed
+
+
 def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor], _generator: torch.Generator) -> dict[str, Tensor]:
     """Cross-entropy and accuracy of a batch, as `training.fit` takes them."""
     logits = model(batch[0])
