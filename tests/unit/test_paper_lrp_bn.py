@@ -337,14 +337,16 @@ def crowd():
     return model, images, torch.tensor([2, 0, 1]), maps
 
 
-@pytest.mark.parametrize("options", [{}, {"baseline": "black"}, {"baseline": "blur", "steps": 5}])
+@pytest.mark.parametrize("options", [{}, {"baseline": "black"}, {"baseline": "blur", "steps": 5}, {"choices": [True]}])
 def test_faithful_is_insertion_and_deletion_map_by_map(crowd, options):
     model, images, labels, maps = crowd
     found = paper.faithful(model, images, labels, maps, SCALE, **options)
     assert list(found) == ["map", "c1c", "image", "insertion", "deletion", "id_score"]
-    expected = [(name, chosen, image) for name in maps for chosen in (False, True) for image in range(3)]
+    options = dict(options)
+    choices = options.pop("choices", (False, True))
+    expected = [(name, chosen, image) for name in maps for chosen in choices for image in range(3)]
     assert list(found[["map", "c1c", "image"]].itertuples(index=False, name=None)) == expected
-    assert found.index.tolist() == list(range(18))
+    assert found.index.tolist() == list(range(len(expected)))
     options = {"steps": 28, "baseline": "zero"} | options
     for name, chosen, image in expected:
         row = found[(found["map"] == name) & (found["c1c"] == chosen) & (found["image"] == image)].iloc[0]

@@ -187,6 +187,7 @@ def faithful(
     *,
     baseline: str = "zero",
     steps: int = 28,
+    choices: Sequence[bool] = (False, True),
 ) -> pd.DataFrame:
     """Insertion, deletion and ID score (eq. (7), (8)) of every map, with and without C1C.
 
@@ -198,13 +199,14 @@ def faithful(
         scale: of the images, for the baseline "black".
         baseline: one of `BASELINES`: 0 after scaling (the training images' mean), black (0 before it), or a blur.
         steps: of the curves.
+        choices: without C1C, with it, or both.
 
     Returns:
         A row per map, C1C (False, True) and image: map, c1c, image, insertion, deletion, id_score.
     """
     rows = []
     for name, values in maps.items():
-        for chosen in (False, True):
+        for chosen in choices:
             saliency = c1c(values) if chosen else values
             found = faithfulness.insertion_deletion(
                 model, images, saliency.to(images.device), labels, steps=steps, baseline=baseline, normalization=scale
