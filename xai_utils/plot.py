@@ -176,7 +176,7 @@ def saliency_table(
                 ax.contour(_array(outlines)[column], levels=[0.5], colors=[INK], linewidths=0.9)
     for ax, name in zip(axes[:, 0], ["image", *maps]):
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    bar = fig.colorbar(drawn, ax=axes[1:], shrink=0.6, ticks=[-1, 0, 1])
+    bar = fig.colorbar(drawn, ax=axes, shrink=0.6, ticks=[-1, 0, 1])
     bar.set_label("map / its largest absolute value", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     fig.suptitle(title, fontsize=11)
@@ -212,7 +212,7 @@ def overlays(
             drawn = ax.imshow(values / (values.max() or 1.0), cmap="jet", vmin=0, vmax=1, alpha=0.45)
     for ax, name in zip(axes[:, 0], ["image", *maps]):
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    bar = fig.colorbar(drawn, ax=axes[1:], shrink=0.6, ticks=[0, 1])
+    bar = fig.colorbar(drawn, ax=axes, shrink=0.6, ticks=[0, 1])
     bar.set_label("map / its maximum", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     fig.suptitle(title, fontsize=11)

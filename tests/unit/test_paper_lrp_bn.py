@@ -155,8 +155,8 @@ def test_cross_entropy_and_accuracy_by_hand():
 def drawn(monkeypatch):
     """Let `torch.rand` return given numbers for one image; without any, the image stays what it is."""
 
-    def replace(turn=0.0, size=1.0, shift=(0.5, 0.5), flip=0.0):
-        answers = iter([[turn], [size], [list(shift)], [flip]])
+    def replace(turn=0.0, size=1.0, shift=(0.5, 0.5), flip=0.0, sharp=0.5):
+        answers = iter([[turn], [size], [list(shift)], [flip], [sharp]])
         monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.tensor(next(answers)).reshape(shape))
 
     return replace
@@ -226,6 +226,25 @@ def test_augment_flips_turns_and_gives_the_image_back(drawn):
     expect(image.rot90(-1, (2, 3)), turn=0.75)
 
 
+@pytest.mark.parametrize("sharp", [0.0, 0.49])
+def test_augment_keeps_the_pixels_of_half_of_the_images(drawn, sharp):
+    image = noise(1, 2, 20, 20) * 7 - 3
+    for turn, flip, (right, down) in itertools.product((0.1, 0.3, 0.6, 0.99), (0.2, 0.7), ((-2, 1), (0, 0), (2, -1))):
+        drawn(turn=turn, size=0.3, shift=(0.5 + 0.24 * right, 0.5 + 0.26 * down), flip=flip, sharp=sharp)
+        found = paper.augment((image, torch.tensor([0])), None)[0][0].numpy()
+        wide = np.pad(image[0].numpy(), ((0, 0), (2, 2), (2, 2)), "symmetric")
+        moved = wide[:, 2 + down : 22 + down, 2 + right : 22 + right]
+        expected = np.rot90(moved, int(4 * turn), (1, 2))
+        np.testing.assert_allclose(found, expected[:, :, ::-1] if flip >= 0.5 else expected, atol=1e-4)
+
+
+def test_augment_resamples_half_of_the_images():
+    image = torch.eye(20)[None, None].expand(400, -1, -1, -1)
+    found = paper.augment((image, torch.zeros(400)), generator(SEED, "augment"))[0]
+    kept = ((found - found.round()).abs() < 1e-4).all(3).all(2)
+    assert 160 < kept.sum() < 240
+
+
 def test_augment_crops_at_least_four_fifths_and_inside_the_image(drawn):
     ramp = ((2 * torch.arange(20) + 1) / 20 - 1).expand(1, 1, 20, 20)  # its value is where it lies, −1 to 1
     batch = (ramp, torch.tensor([0]))
@@ -239,7 +258,7 @@ def test_augment_crops_at_least_four_fifths_and_inside_the_image(drawn):
 
 
 def test_augment_draws_from_its_generator_alone_image_by_image():
-    augmented_from_its_generator_alone(paper.augment, noise(32, 1, 10, 10), torch.arange(32))
+    augmented_from_its_generator_alone(paper.augment, noise(32, 1, 60, 60), torch.arange(32))
 
 
 def test_crack_crops_are_the_first_cracks_with_a_mask():

@@ -109,18 +109,23 @@ def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor], _generator: to
 def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Flips, rotation by any angle and crops of at least 80 % of the side (§5.1), in one resampling; borders reflect.
 
-    For square images: others would be sheared.
+    Resampling blurs, and the images that are judged are sharp. So half of the images keep their pixels: they are
+    flipped, turned by quarters, and moved by whole pixels, a tenth of the side at most. For square images: others would
+    be sheared.
 
     Args:
         batch: images (N, C, H, W), of any scale, and labels.
         generator: on the CPU.
     """
     images, labels = batch
-    n = len(images)
-    turn = torch.rand(n, generator=generator) * 2 * math.pi
+    n, side = len(images), images.shape[-1]
+    turn = torch.rand(n, generator=generator)
     size = 0.8 + 0.2 * torch.rand(n, generator=generator)
-    shift = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - size)[:, None]
+    move = torch.rand(n, 2, generator=generator) * 2 - 1
     flip = (torch.rand(n, generator=generator) < 0.5).float() * 2 - 1
+    sharp = torch.rand(n, generator=generator) < 0.5
+    shift = torch.where(sharp[:, None], (side / 10 * move).round() * 2 / side, move * (1 - size)[:, None])
+    turn, size = torch.where(sharp, (4 * turn).floor() / 4, turn) * 2 * math.pi, torch.where(sharp, 1.0, size)
     cos, sin = turn.cos() * size, turn.sin() * size
     rows = torch.stack([cos * flip, -sin, shift[:, 0]], 1), torch.stack([sin * flip, cos, shift[:, 1]], 1)
     grid = F.affine_grid(torch.stack(rows, 1).to(images), list(images.shape), align_corners=False)
