@@ -261,6 +261,54 @@ def test_augment_draws_from_its_generator_alone_image_by_image():
     augmented_from_its_generator_alone(paper.augment, noise(32, 1, 60, 60), torch.arange(32))
 
 
+def some_scores(n=40, seed=3):
+    rng = np.random.default_rng(seed)
+    values = {name: rng.normal(level, 0.3, n) for name, level in zip(paper.METHODS, (0.5, 0.1, 0.9, 0.4, 0.45))}
+    return values, np.repeat(np.arange(8), n // 8)
+
+
+def test_the_worst_p_is_the_largest_adjusted_one():
+    values, segments = some_scores()
+    table = paper.paired(values, "LRP-BN", segments, SEED)
+    assert paper.worst_p(table, 40) == {"value": max(table["p_holm"].tolist()), "n": 40}
+    assert paper.worst_p(table.loc[["Grad-CAM"]], 40)["value"] < 0.05
+    close = pd.DataFrame({"p": [0.04, 0.05], "p_holm": [0.08, 0.08]})
+    assert paper.worst_p(close, 7) == {"value": 0.08, "n": 7}
+    alone = paper.paired(values, "LRP-BN", np.zeros(40), SEED)
+    assert paper.worst_p(alone, 40) == {"value": None, "n": 40, "note": "fewer than two road segments"}
+
+
+def test_above_any_is_the_largest_difference_with_intervals_for_four_tries():
+    values, segments = some_scores()
+    found = paper.above_any(values, "LRP-BN", segments, SEED)
+    gains = {name: values["LRP-BN"] - values[name] for name in paper.METHODS[:-1]}
+    assert found["value"] == pytest.approx(gains["Grad-CAM"].mean())
+    assert found["value"] == max(gain.mean() for gain in gains.values())
+    draws = np.random.default_rng(0).integers(8, size=(20000, 8))  # segments of five images
+    means = gains["Grad-CAM"].reshape(8, 5).mean(1)[draws].mean(1)
+    np.testing.assert_allclose([found["low"], found["high"]], np.quantile(means, [0.05 / 8, 1 - 0.05 / 8]), atol=0.02)
+    plain = measured.interval(gains["Grad-CAM"], segments, SEED)
+    assert found["low"] < plain["low"]
+    assert found["n"] == 40
+    assert paper.above_any(values, "LRP-BN", np.zeros(40), SEED)["value"] is None
+    assert paper.above_any(values, "Grad-CAM", segments, SEED)["high"] < 0  # the lowest is above none
+
+
+def test_with_intervals_by_map_and_c1c():
+    values, segments = some_scores()
+    rows = [{"map": name, "c1c": c, "image": i, "id_score": v + c} for name, one in values.items()
+            for c in (False, True) if c or name != "ABN" for i, v in reversed(list(enumerate(one)))]  # fmt: skip
+    found = paper.with_intervals(pd.DataFrame(rows), "id_score", segments, SEED)
+    assert list(found.index) == [name for name in paper.METHODS if name != "ABN"] + ["ABN"]
+    for name, one in values.items():
+        for which, lift in (("as it is", 0), ("with C1C", 1)):
+            if (name, lift) == ("ABN", 0):
+                assert found.loc[name, which].isna().all()
+                continue
+            expected = measured.interval(one + lift, segments, SEED)
+            assert found.loc[name, which].tolist() == pytest.approx([expected[k] for k in ("value", "low", "high")])
+
+
 def test_crack_crops_are_the_first_cracks_with_a_mask():
     masks = torch.zeros(6, 4, 4, dtype=torch.bool)
     masks[[0, 1, 3, 5], 2, 1] = True
@@ -399,7 +447,9 @@ def test_faithful_by_pictures_drawn_pixel_by_pixel(crowd, baseline, hidden):
 
 def slowly_located(values, mask):
     """One row of `located` from lists of numbers."""
-    pixels, inside = values.flatten().tolist(), mask.flatten().tolist()
+    pixels, inside = [max(v, 0) for v in values.flatten().tolist()], mask.flatten().tolist()
+    lowest = min(pixels) if max(pixels) > min(pixels) else 0
+    pixels = [v - lowest for v in pixels]
     highest, crack = max(pixels), sum(inside)
     nothing = highest <= 0
 
@@ -410,8 +460,7 @@ def slowly_located(values, mask):
     sweep = [iou(k / 20) for k in range(1, 20)]
     high = [v > 0 and v >= highest / 2 for v in pixels]
     peaks = [i for v, i in zip(pixels, inside) if v == highest]
-    positive = [max(v, 0) for v in pixels]
-    on_crack = crack / len(pixels) if nothing else sum(v for v, i in zip(positive, inside) if i) / sum(positive)
+    on_crack = crack / len(pixels) if nothing else sum(v for v, i in zip(pixels, inside) if i) / sum(pixels)
     return {
         "iou": iou(0.15),
         "best_iou": max(sweep),
@@ -429,6 +478,7 @@ def test_located_by_loops_over_pixels_and_thresholds():
     halves = (noise(4, 11, 9, seed=3) * 4).floor().double() / 4  # 0, 1/4, 1/2, 3/4: many of one height
     halves[1] *= 4 / 3 / 2
     maps = {"signed": noise(4, 11, 9, seed=9, dtype=torch.float64) - 0.6, "on crack": on_crack, "halves": halves}
+    maps["far above 0"] = on_crack + 5
     maps["flat"] = torch.full((4, 11, 9), 0.3, dtype=torch.float64)
     maps["none"] = torch.stack(
         [torch.zeros(11, 9), -torch.ones(11, 9), -noise(11, 9) - 0.1, masks[3].float() - 1]
@@ -451,6 +501,30 @@ def test_located_of_a_perfect_a_flat_and_an_empty_map():
     assert found.loc["perfect"].tolist() == [1, 1, 1, 1, pytest.approx(0.2), 1, 0]
     assert found.loc["flat"].tolist() == pytest.approx([0.2, 0.2, 0.2, 0.2, 1, 1, 0.8])
     assert found.loc["empty"].tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 0.8])
+
+
+def test_located_of_a_map_far_above_zero_is_that_of_the_map():
+    masks = some_masks(3, 11, 9)
+    values = noise(3, 11, 9, dtype=torch.float64)
+    values[:, 0, 0] = 0  # its lowest
+    found = paper.located({"map": values, "lifted": values + 7}, masks).set_index(["map", "image"])
+    np.testing.assert_allclose(found.loc["lifted"], found.loc["map"], atol=1e-6)
+
+
+def test_supported_by_hand():
+    masks = torch.zeros(2, 2, 5, dtype=torch.bool)
+    masks[:, 0, :4] = True
+    values = torch.zeros(2, 2, 5)
+    values[0, 0, 3:] = 0.1
+    values[0, 1, 0] = 2.0
+    values[1] = -1
+    found = paper.supported({"one": values, "all": values.abs() + 1}, masks)
+    assert found.to_dict("list") == {
+        "map": ["one", "one", "all", "all"],
+        "image": [0, 1, 0, 1],
+        "crack": [0.25, 0, 1, 1],
+        "area": [pytest.approx(0.3), 0, 1, 1],
+    }
 
 
 def test_the_best_threshold_is_chosen_image_by_image():
@@ -796,24 +870,25 @@ def test_conservation_of_a_rule_that_loses_relevance_raises(tiny, monkeypatch):
 
 
 def test_component_on_crack_by_hand():
-    relevance, masks = torch.zeros(4, 8, 8), torch.zeros(4, 8, 8, dtype=torch.bool)
-    relevance[:, 0:2, 0:4] = 2.0  # in cells of 2 × 2 pixels: the cells (0, 0) and (0, 1)
-    relevance[:, 2:4, 4:6] = 1.0  # their diagonal neighbour (1, 2)
-    relevance[:, 6:8, 0:2] = 1.5  # apart
-    relevance[2, 6:8, 0:2] = 3.0  # apart, and the highest
-    relevance[3] = -1.0
-    masks[0, 1, 3] = True  # one pixel of (0, 1)
+    maps, masks = torch.zeros(5, 8, 8), torch.zeros(5, 8, 8, dtype=torch.bool)
+    maps[:, 0:2, 0:4] = 2.0  # in cells of 2 × 2 pixels: the cells (0, 0) and (0, 1)
+    maps[:, 2:4, 4:6] = 1.0  # their diagonal neighbour (1, 2)
+    maps[:, 6:8, 0:2] = 1.5  # apart
+    maps[2, 6:8, 0:2] = 3.0  # apart, and the highest
+    maps[3] = -1.0
+    masks[0, 1, 1] = True  # one pixel of (0, 0): (1, 2) is farther than a cell
     masks[0, 6:8, 0:2] = True
-    masks[1, 0:4, :] = True
-    masks[2, 7, 1] = True
+    masks[1, 2:4, 2] = True  # (1, 1): all three are its neighbours
+    masks[2, 5, 3] = True  # (2, 1), diagonal to the one that is kept
     masks[3] = True
-    found = paper.component_on_crack(relevance, masks, size=4)
-    np.testing.assert_allclose(found, [1 / 3, 1, 1, math.nan])
+    masks[4, 7, 7] = True  # far away
+    found = paper.component_on_crack(maps, masks, size=4)
+    np.testing.assert_allclose(found, [2 / 3, 1, 1, math.nan, 0])
     assert found.dtype == np.float64
 
 
 def test_component_on_crack_takes_cells_of_28_by_default():
-    relevance, masks = torch.zeros(1, 56, 56), torch.zeros(1, 56, 56, dtype=torch.bool)
-    relevance[0, 10:12, 10:30] = 1.0  # ten cells
-    masks[0, 11, 24:40] = True  # columns 24 to 29: three of them
-    np.testing.assert_allclose(paper.component_on_crack(relevance, masks), [0.3])
+    maps, masks = torch.zeros(1, 56, 56), torch.zeros(1, 56, 56, dtype=torch.bool)
+    maps[0, 10:12, 10:30] = 1.0  # ten cells, 5 to 14
+    masks[0, 11, 24:40] = True  # cells 12 to 19, and 11 beside them
+    np.testing.assert_allclose(paper.component_on_crack(maps, masks), [0.4])

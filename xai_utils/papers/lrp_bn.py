@@ -80,9 +80,12 @@ def network(kind: str, depth: int, n_classes: int, width: int, channels: int, se
 
 def with_theta(model: abn.AttentionBranchNetwork, theta: float) -> abn.AttentionBranchNetwork:
     """A copy of a trained network with another θ_α, from 0 to 1; ValueError for any other number."""
-    changed = copy.deepcopy(model)
-    changed.threshold = abn.Threshold(theta)
-    return changed
+    return _copied(model, abn.Threshold(theta))
+
+
+def without_gate(model: abn.AttentionBranchNetwork) -> abn.AttentionBranchNetwork:
+    """A copy of a trained network whose α′ is 1 everywhere: its perception branch sees h as it is."""
+    return _copied(model, _Open())
 
 
 class _Open(nn.Module):
@@ -92,10 +95,9 @@ class _Open(nn.Module):
         return torch.ones_like(attention)
 
 
-def without_gate(model: abn.AttentionBranchNetwork) -> abn.AttentionBranchNetwork:
-    """A copy of a trained network whose α′ is 1 everywhere: its perception branch sees h as it is."""
+def _copied(model: abn.AttentionBranchNetwork, threshold: nn.Module) -> abn.AttentionBranchNetwork:
     changed = copy.deepcopy(model)
-    changed.threshold = _Open()
+    changed.threshold = threshold
     return changed
 
 
@@ -229,10 +231,16 @@ def located(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
     pointing: share of the highest pixels that are on the crack (mostly one: 0 or 1). strong: share of pixels at or
     above half of the maximum. coverage: share of the crack that is. outside: share of the positive sum that is not on
     the crack. A map without positive values: IoU, pointing, strong and coverage 0, outside as for a uniform map.
+
+    Negative values count as 0, and then a map's lowest value is set to 0: RISE's lies far above it, and any share of
+    the maximum would take in the whole image. A flat map stays as it is.
     """
     rows = []
     area = masks.double().mean((1, 2))
     for name, values in maps.items():
+        values = values.clamp(min=0)
+        lowest = values.amin((1, 2), keepdim=True)
+        values = torch.where(values.amax((1, 2), keepdim=True) > lowest, values - lowest, values)
         sweep = localization.iou(values, masks, [FIXED, *SWEEP], of="maximum").double()
         half = values.amax((1, 2), keepdim=True) / 2
         high = (values >= half) & (values > 0)
@@ -241,7 +249,7 @@ def located(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
             "iou": sweep[:, 0],
             "best_iou": sweep[:, 1:].amax(1),
             "mean_iou": sweep[:, 1:].mean(1),
-            "pointing": (localization.pointing_game(values.clamp(min=0), masks) * (values.amax((1, 2)) > 0)).double(),
+            "pointing": (localization.pointing_game(values, masks) * (values.amax((1, 2)) > 0)).double(),
             "strong": high.double().mean((1, 2)),
             "coverage": (high & masks).sum((1, 2)) / masks.sum((1, 2)),
             "outside": 1 - torch.where(inside.isnan(), area, inside),
@@ -272,6 +280,17 @@ def tables(found: pd.DataFrame) -> pd.DataFrame:
             rows.setdefault(name, {}).update({(column, "paper"): paper[metric], (column, "ours"): ours})
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.set_axis(pd.MultiIndex.from_tuples(table.columns), axis=1).rename_axis("map")
+
+
+def supported(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
+    """Where maps (N, H, W) are above 0; a row per map and image: the share of the crack (N, H, W), and of the image."""
+    rows = []
+    for name, values in maps.items():
+        kept = values > 0
+        columns = {"crack": (kept & masks).sum((1, 2)) / masks.sum((1, 2)), "area": kept.double().mean((1, 2))}
+        columns = {column: numbers.double().numpy() for column, numbers in columns.items()}
+        rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
+    return pd.concat(rows, ignore_index=True)
 
 
 def last_block(model: nn.Module) -> str:
@@ -318,6 +337,42 @@ def smallest(table: pd.DataFrame, n: int) -> measured.Measured:
     if math.isnan(low):
         return {"value": None, "n": n, "note": "fewer than two road segments"}
     return {"value": value, "n": n, "low": low, "high": high}
+
+
+def worst_p(table: pd.DataFrame, n: int) -> measured.Measured:
+    """The largest p of `paired`, Holm-adjusted: "significantly above each other" is "below 0.05"."""
+    p = float(table["p_holm"].max())
+    return {"value": None, "n": n, "note": "fewer than two road segments"} if math.isnan(p) else {"value": p, "n": n}
+
+
+def above_any(
+    values: Mapping[str, np.ndarray], ours: str, clusters: np.ndarray | None, seed: int, others: Sequence[str] = METHODS
+) -> measured.Measured:
+    """The largest difference of `ours` to one of `others`, with simultaneous ends: "above one" is "low above 0".
+
+    One suffices for that, so each interval is one of 1 − 0.05 / number of others (Bonferroni); the ends are the largest
+    ones. Fewer than two clusters: undefined.
+    """
+    rivals, n = [name for name in others if name != ours], len(values[ours])
+    if (n if clusters is None else len(set(clusters))) < 2:
+        return {"value": None, "n": n, "note": "fewer than two road segments"}
+    level = 1 - 0.05 / len(rivals)
+    interval = partial(statistics.bootstrap, clusters=clusters, seed=seed, confidence=level)
+    found = [interval(values[ours] - values[name]) for name in rivals]
+    ends = {end: max(getattr(each, end) for each in found) for end in ("value", "low", "high")}
+    return {"n": n, **ends}
+
+
+def with_intervals(table: pd.DataFrame, column: str, clusters: np.ndarray | None, seed: int) -> pd.DataFrame:
+    """One column of `faithful`: its mean over images and the interval over clusters, a row per map; columns by C1C."""
+    parts = {}
+    for title, chosen in {"as it is": False, "with C1C": True}.items():
+        rows = {}
+        for name, values in by_map(table, column, c1c=chosen).items():
+            found = measured.interval(values, clusters, seed)
+            rows[name] = {"mean": values.mean(), "low": found.get("low"), "high": found.get("high")}
+        parts[title] = pd.DataFrame.from_dict(rows, orient="index")
+    return pd.concat(parts, axis=1)
 
 
 def conclusions(
@@ -403,12 +458,13 @@ def conservation(explainer: LRPBN, images: Tensor, target: Tensor) -> dict[str, 
     return dict(zip(("branch", "skip", "other"), np.array(rows, dtype=float).T, strict=True))
 
 
-def component_on_crack(relevance: Tensor, masks: Tensor, size: int = 28) -> np.ndarray:
-    """Share (N,) of the component that C1C keeps of each map that lies on the crack, in cells of size × size.
+def component_on_crack(maps: Tensor, masks: Tensor, size: int = 28) -> np.ndarray:
+    """Share (N,) of the component that C1C keeps of each map (N, H, W) that lies within a cell of the crack (N, H, W).
 
-    A cell is on the crack if any of its pixels is. NaN for a map of which nothing is kept.
+    In cells of size × size. A cell is on the crack if any of its pixels is; its eight neighbours are within a cell of
+    it, as a crack is often narrower than a cell. NaN for a map of which nothing is kept.
     """
-    kept = c1c(F.adaptive_avg_pool2d(relevance[:, None], size)[:, 0], size=size) > 0
-    crack = F.adaptive_max_pool2d(masks.float()[:, None], size)[:, 0] > 0
+    kept = c1c(F.adaptive_avg_pool2d(maps[:, None], size)[:, 0], size=size) > 0
+    crack = F.max_pool2d(F.adaptive_max_pool2d(masks.float()[:, None], size), 3, 1, 1)[:, 0] > 0
     with np.errstate(invalid="ignore"):
         return (kept & crack).sum((1, 2)).double().numpy() / kept.sum((1, 2)).double().numpy()
