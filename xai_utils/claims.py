@@ -228,11 +228,20 @@ class Claim(_Strict):
         return self
 
 
+class Headline(_Strict):
+    """A number that the README's table of papers shows: a metric of one arm, in a reader's words."""
+
+    metric: str = Field(pattern=r"^[PX]\d\.")
+    says: str = Field(min_length=1)
+    arm: str = "main"
+
+
 class Paper(_Strict):
     """One paper: what it reports, what it claims, and what the suite adds."""
 
     title: str
     citation: str
+    headlines: list[Headline] = Field(default_factory=list)
     values: list[Value]
     claims: dict[str, Claim]
     extensions: dict[str, Claim] = Field(default_factory=dict)
@@ -263,6 +272,8 @@ class Reported(_Strict):
             for letter, names in (("P", paper.claims), ("X", paper.extensions)):
                 if wrong := [name for name in names if not re.fullmatch(rf"{letter}{digit}\.\d+", name)]:
                     raise ValueError(f"{stem}: claim ids look like {letter}{digit}.1, not {wrong[0]}")
+            if other := [entry.metric for entry in paper.headlines if entry.metric[1] != digit]:
+                raise ValueError(f"headline {other[0]} is no metric of {stem}")
             owners = {*paper.claims, f"P{digit}.setting"}
             if stray := [name for name in values if ".".join(name.split(".")[:2]) not in owners]:
                 raise ValueError(f"value {stray[0]} begins with no claim id of {stem} nor P{digit}.setting")

@@ -198,7 +198,16 @@ def _reported(paper: claims.Paper, claim: str) -> str:
     numbers = [value for value in paper.reported(claim) if not isinstance(value.value, str)]
     if len(numbers) > 3:
         return f"{len(numbers)} numbers"
-    return "; ".join(f"{_name(v.id)} {_number(v.value, v.std, v.unit)}" for v in numbers)
+    return "; ".join(f"{_name(value.id)} {_printed(value)}" for value in numbers)
+
+
+def _printed(value: claims.Value) -> str:
+    """A number as the paper prints it."""
+    return (
+        f"{value.value:g}"
+        + (f" ± {value.std:g}" if value.std is not None else "")
+        + f" {value.unit}" * bool(value.unit)
+    )
 
 
 def _measured(claim: claims.Claim, metrics: dict[str, dict[str, Any]], subject: dict[str, Any]) -> str:
@@ -217,9 +226,12 @@ def _name(metric: str) -> str:
 
 
 def _number(value: float | None, std: float | None, unit: str) -> str:
+    """A value to the digits that its standard deviation leaves (two of that), to five without one."""
     text = "not defined" if value is None else f"{value:.5g}"
-    if std is not None:  # equal numbers have a standard deviation of 1e-14
-        text += f" ± {std if std > 1e-9 * abs(value) else 0:.2g}"
+    if std is not None:
+        std = std if std > 1e-9 * abs(value) else 0.0  # equal numbers have a standard deviation of 1e-14
+        digits = max(1 - math.floor(math.log10(std)), 0) if std else 9
+        text = f"{value:.{digits}f} ± {std:.{digits}f}" if digits < 7 else f"{text} ± {std:.2g}"
     return text + f" {unit}" * bool(unit)
 
 
@@ -316,23 +328,47 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def readme_table(results: Folder = None) -> str:
-    """Markdown: one row per paper, with its state and the standard profile's headline numbers."""
-    lines = ["| paper | state | the paper's numbers and ours (standard) |", "|---|---|---|"]
-    table = suite_table("standard", results)
+    """Markdown: one row per paper, with its state and headline numbers; then, folded, each paper claim by claim."""
+    lines, folded = (
+        ["| paper | verdicts | headline numbers (standard profile, mean ± standard deviation) |", "|---|---|---|"],
+        [],
+    )
+    table, everything = suite_table("standard", results), load(results or repository_root() / "results", "standard")
     for stem, paper in claims.load().papers.items():
         rows = table[table["paper"] == stem]
         if not rows["claim"].iloc[0]:
             lines.append(f"| {paper.title} | no notebook yet | |")
             continue
+        numbers = [_headline(paper, entry, [r for r in everything if r.paper == stem]) for entry in paper.headlines]
         state = _state(rows[rows["claim"].str.startswith("P")])
-        shown = rows[(rows["kind"] == "value") & (rows["standard_value"] != "")]
-        numbers = [
-            f"{row.claim}: {f'paper {row.reported}, ' * bool(row.reported)}ours {row.standard_value.partition(';')[0]} "
-            f"({row.standard_scale})"
-            for row in shown.itertuples()
-        ]
-        lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(numbers)} |")
-    return "\n".join(lines)
+        lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(filter(None, numbers))} |")
+        folded += ["", *_claim_by_claim(paper, rows)]
+    return "\n".join(lines + folded)
+
+
+def _headline(paper: claims.Paper, entry: claims.Headline, records: Sequence[Record]) -> str:
+    """One headline number, the paper's beside ours; "" if it was not measured."""
+    found = [record for record in records if record.arm == entry.arm]
+    ours = aggregate(found).get(entry.metric)
+    if not ours:
+        return ""
+    theirs = [f"paper {_printed(v)}, ours " for v in paper.values if v.id == entry.metric]
+    scale = f"{found[0].subject['dataset']}, {len(found)} seed{'s' * (len(found) > 1)}"
+    return f"{entry.says}: {''.join(theirs)}{_number(ours['value'], ours['std'], ours['unit'])} ({scale})"
+
+
+def _claim_by_claim(paper: claims.Paper, rows: pd.DataFrame) -> list[str]:
+    """A folded table of Markdown: a row per claim and arm that has records."""
+    lines = [f"<details><summary>{paper.title}: claim by claim</summary>", ""]
+    lines += ["| claim | what it says | paper | ours | data | verdict |", "|---|---|---|---|---|---|"]
+    said = ""  # a statement stands once, over the rows of all arms
+    for row in rows[rows["standard_n"] > 0].itertuples():
+        arm = f"{row.arm}: " * (len(paper.judged[row.claim].rule.arms) > 1)
+        verdict = row.standard_verdict + " (stale)" * bool(row.standard_stale)
+        what = ["", ""] if row.claim == said else [row.statement, row.reported]
+        cells, said = [row.claim, *what, row.standard_value, arm + row.standard_scale, verdict], row.claim
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return [*lines, "", "</details>"]
 
 
 def _state(rows: pd.DataFrame) -> str:

@@ -292,6 +292,7 @@ VALUE = {"id": "P1.1.a", "value": 1.5, "place": "§1"}
     [
         ({"values": [VALUE, VALUE]}, "value P1.1.a stands twice"),
         ({"values": [VALUE | {"value": "1e-4"}]}, "write a plain number such as 1.0e-4"),
+        ({"headlines": [{"metric": "P2.1.a", "says": "it"}]}, "headline P2.1.a is no metric of 01_"),
         ({"values": [VALUE | {"id": "P1.2.a"}]}, "value P1.2.a begins with no claim id"),
         ({"values": [VALUE | {"id": "P2.setting.a"}]}, "value P2.setting.a begins with no claim id"),
         ({"values": [VALUE | {"std": -1.0}]}, "greater than or equal to 0"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xai_utils import experiment, report
+from xai_utils import claims, experiment, report
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "results").glob("[!q]*/*/*/seed_*/record.json"))
@@ -51,6 +51,13 @@ def test_every_notebook_has_three_seeds_of_its_first_arm():
 def test_the_readme_shows_the_committed_records(tmp_path):
     copy = Path(shutil.copy(ROOT / "README.md", tmp_path))
     assert report.update_readme(copy, ROOT / "results") is False, "run make tables"
+
+
+def test_every_headline_of_a_paper_is_shown():
+    for stem, paper in claims.load().papers.items():
+        records = [r for r in report.load(ROOT / "results", "standard") if r.paper == stem]
+        assert paper.headlines
+        assert all(report._headline(paper, entry, records) for entry in paper.headlines), stem
 
 
 def test_the_tables_are_those_of_the_committed_records(tmp_path):

@@ -116,7 +116,7 @@ def test_the_suite_verdict_is_the_same_rule_over_the_seeds(root):
     got = report.suite_table()
     first = row(got, "P1.1")
     assert (first["reported"], first["standard_verdict"]) == ("accuracy 98.13 %", "reproduced")  # mean 97.9 ≥ 97.86
-    assert first["standard_value"] == "accuracy 97.9 ± 0.61 %; 2 of 2 conditions hold"
+    assert first["standard_value"] == "accuracy 97.90 ± 0.61 %; 2 of 2 conditions hold"
     assert (first["standard_n"], first["standard_scale"], first["standard_commit"]) == (3, "mnist, 3 seeds", "abcdef0")
     assert (first["run_verdict"], first["run_scale"]) == ("not comparable", "digits, 1 seed")
     assert first["run_value"].startswith("accuracy 94.25 %")
@@ -294,14 +294,68 @@ def test_the_state_of_a_paper_counts_claims_and_not_arms():
     assert report._state(rows) == "2 reproduced, 1 mixed, 1 not tested, 1 no record"
 
 
-def test_the_readme_table_has_a_row_per_paper(root):
+def test_the_readme_table_has_a_row_per_paper_and_a_folded_one_per_claim(root):
     for seed in (0, 1):
-        write(root, seed)
-    lines = report.readme_table().splitlines()
+        write(root, seed, accuracy=98.4 + seed / 10)
+        write(root, seed, arm="improved")
+    table, *folded = report.readme_table().split("\n\n<details>")
+    lines = table.splitlines()
     assert len(lines) == 2 + len(claims.load().papers)
     assert f"](notebooks/{PAPER}.ipynb) | 2 reproduced, 1 not comparable, 1 partly |" in lines[2]
-    assert "P1.1: paper accuracy 98.13 %, ours accuracy 98.4 ± 0 % (mnist, 2 seeds)" in lines[2]
+    assert "| accuracy: paper 98.13 %, ours 98.450 ± 0.071 % (mnist, 2 seeds)<br>" in lines[2]
+    assert lines[2].endswith("<br>accuracy of the improved training: 99.1 ± 0 % (mnist, 2 seeds) |")
     assert all(line.endswith("| no notebook yet | |") for line in lines[3:])
+    (one,) = folded
+    assert one.endswith("\n\n</details>")
+    of = [[cell.strip() for cell in line.split("|")[1:-1]] for line in one.splitlines() if line.startswith("| ")][1:]
+    assert of[0] == [
+        "P1.1",
+        "The test accuracy by eq. (1) is 98.13 %.",
+        "accuracy 98.13 %",
+        "accuracy 98.450 ± 0.071 %; 2 of 2 conditions hold",
+        "mnist, 2 seeds",
+        "reproduced",
+    ]
+    assert [row[0] for row in of].count("X1.2") == 2  # judged in two arms
+    (main, improved) = (row for row in of if row[0] == "X1.2")
+    assert (main[4], improved[4]) == ("main: mnist, 2 seeds", "improved: mnist, 2 seeds")
+    assert (main[1] != "", improved[1]) == (True, "")  # what it says stands once
+
+
+def test_a_headline_that_was_not_measured_is_left_out(root):
+    write(root)  # no record of the arm of the second one
+    (line,) = (line for line in report.readme_table().splitlines() if line.startswith("| [Explaining"))
+    assert line.endswith("| accuracy: paper 98.13 %, ours 98.4 % (mnist, 1 seed) |")
+
+
+def test_a_stale_claim_and_a_bar_in_a_statement_show_in_the_folded_table(root):
+    file = root / "results/reported.yaml"
+    file.write_text(file.read_text().replace("The test accuracy by eq. (1) is 98.13 %.", "The value |x| is 98.13 %."))
+    module = root / "xai_utils/thing.py"
+    module.parent.mkdir()
+    module.write_text("x = 1\n")
+    write(root, modules={"xai_utils/thing.py": "0" * 64})
+    (line,) = (line for line in report.readme_table().splitlines() if line.startswith("| P1.1 "))
+    assert line.startswith(r"| P1.1 | The value \|x\| is 98.13 %. |")
+    assert line.endswith("| reproduced (stale) |")
+
+
+@pytest.mark.parametrize(
+    ("value", "std", "text"),
+    [
+        (0.0134359, 0.00214, "0.0134 ± 0.0021"),
+        (98.46, 0.2107, "98.46 ± 0.21"),
+        (123.456, 12.3, "123 ± 12"),
+        (12345.6, 678.9, "12346 ± 679"),
+        (-0.10512, 0.0412, "-0.105 ± 0.041"),
+        (0.3, 1e-17, "0.3 ± 0"),
+        (8.5e-8, 1.4e-8, "8.5e-08 ± 1.4e-08"),
+        (0.123456789, None, "0.12346"),
+        (None, None, "not defined"),
+    ],
+)
+def test_a_number_has_the_digits_that_its_deviation_leaves(value, std, text):
+    assert report._number(value, std, "") == text
 
 
 def test_a_clean_tree_gives_no_warning(root):
