@@ -4,14 +4,15 @@
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
 #   make execute     run the notebooks in place, after a change
-#   make test-portable (other CPU kernels) · mutants · tables · bench · site · setup · clean
+#   make test-portable (other CPU kernels) · mutants · tables · bench · setup · clean · site (not written yet)
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
+$(if $(strip $(VENV)),,$(error VENV is empty: name the folder of an environment, or leave it out))
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.suite-installed
-PAPERS ?= $(basename $(notdir $(wildcard notebooks/0[1-5]_*.ipynb)))
+PAPERS ?= $(basename $(notdir $(wildcard notebooks/0[1-9]_*.ipynb)))
 PROFILE ?= quick
 SEEDS ?= 0
 ARMS ?=
@@ -83,4 +84,4 @@ lab: setup
 	$(BIN)/jupyter lab notebooks
 
 clean:
-	rm -rf $(VENV) build *.egg-info results/quick .snakemake
+	rm -rf .venv build *.egg-info results/quick .snakemake

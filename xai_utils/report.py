@@ -339,14 +339,18 @@ def readme_table(results: Folder = None) -> str:
         if not rows["claim"].iloc[0]:
             lines.append(f"| {paper.title} | no notebook yet | |")
             continue
-        numbers = [_headline(paper, entry, [r for r in everything if r.paper == stem]) for entry in paper.headlines]
+        verdicts = dict(zip(zip(rows["claim"], rows["arm"]), rows["standard_verdict"]))
+        own = [record for record in everything if record.paper == stem]
+        numbers = [_headline(paper, entry, own, verdicts) for entry in paper.headlines]
         state = _state(rows[rows["claim"].str.startswith("P")])
         lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(filter(None, numbers))} |")
         folded += ["", *_claim_by_claim(paper, rows)]
     return "\n".join(lines + folded)
 
 
-def _headline(paper: claims.Paper, entry: claims.Headline, records: Sequence[Record]) -> str:
+def _headline(
+    paper: claims.Paper, entry: claims.Headline, records: Sequence[Record], verdicts: dict[tuple[str, str], str]
+) -> str:
     """One headline number, the paper's beside ours; "" if it was not measured."""
     found = [record for record in records if record.arm == entry.arm]
     ours = aggregate(found).get(entry.metric)
@@ -354,6 +358,8 @@ def _headline(paper: claims.Paper, entry: claims.Headline, records: Sequence[Rec
         return ""
     theirs = [f"paper {_printed(v)}, ours " for v in paper.values if v.id == entry.metric]
     scale = f"{found[0].subject['dataset']}, {len(found)} seed{'s' * (len(found) > 1)}"
+    if theirs and verdicts.get((".".join(entry.metric.split(".")[:2]), entry.arm)) == "not comparable":
+        scale += "; not comparable"
     return f"{entry.says}: {''.join(theirs)}{_number(ours['value'], ours['std'], ours['unit'])} ({scale})"
 
 
@@ -378,8 +384,9 @@ def _state(rows: pd.DataFrame) -> str:
         told = {*found} - {"no record", "not tested"}
         alone = told or {"not tested"} & {*found} or {*found}
         verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
-    counts = pd.Series(verdicts).value_counts(sort=False)
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    counts = pd.Series(verdicts).value_counts()
+    order = [name for name in (*claims.VERDICTS, "mixed", "no record") if name in counts]
+    return ", ".join(f"{counts[name]} {name}" for name in order)
 
 
 def update_readme(path: Path, results: Folder = None) -> bool:

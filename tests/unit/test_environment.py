@@ -11,6 +11,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from xai_utils import claims
+
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11.9", "3.11.13", "3.12.11", "3.13.9")
 PLATFORMS = (("linux", "x86_64"), ("darwin", "arm64"))
@@ -113,12 +115,20 @@ def test_the_site_target_says_that_it_does_not_exist_yet():
     assert "make lab" in result.stderr
 
 
+def test_an_empty_name_of_an_environment_is_refused():
+    result = subprocess.run(
+        ["make", "-C", str(ROOT), "-n", "setup", "VENV="], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert "VENV is empty: name the folder of an environment, or leave it out" in result.stderr
+
+
 def test_ci_runs_the_two_commands_and_the_portable_check():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert [line for line in lines if line.startswith("make ")] == ["make reproduce", "make test", "make test-portable"]
 
 
-def test_citation_names_all_five_papers():
+def test_citation_names_every_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert len(citation["references"]) == 5
+    assert len(citation["references"]) == len(claims.load().papers)
     assert all(reference["authors"] and reference["title"] for reference in citation["references"])
