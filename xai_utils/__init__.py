@@ -1,16 +1,29 @@
 """Explaining image models: five papers reproduced, and the methods behind them.
 
-`import xai_utils` loads torch and nothing else that is heavy; the parts (`xai_utils.explain`, `xai_utils.data`, …)
-are loaded when they are first used.
+`import xai_utils` loads nothing that is heavy, not even torch; the parts (`xai_utils.explain`, `xai_utils.data`, …)
+are loaded when they are first used. From then on `import torchvision` works, see `_torchvision_guard`.
 """
 
 import importlib
 import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from types import ModuleType
 
-from . import _torchvision_guard
 
-_torchvision_guard.install()
+class _BeforeTorchvision(MetaPathFinder):
+    """Has the guard installed when torchvision is first looked for, so that torch is not loaded before it is needed."""
+
+    done = False
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
+        if name == "torchvision" and not self.done:
+            self.done = True  # the guard looks for torchvision, too
+            importlib.import_module(f"{__name__}._torchvision_guard").install()
+
+
+sys.meta_path.insert(0, _BeforeTorchvision())
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -27,14 +27,14 @@ import filelock
 import numpy as np
 import pandas as pd
 import pydantic
-import torch
 import yaml
 from pydantic import Field
 
-from xai_utils import claims, provenance, seeds
+from xai_utils import claims, provenance
 from xai_utils.data.store import repository_root, resolve
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs none of it
+    import torch
     from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
@@ -226,7 +226,9 @@ def _validated(paper: str, schema: dict[str, _Parameter], names: Mapping[str, An
     raise ValueError("\n  ".join([f"{len(problems)} wrong parameter(s); {place} describes all:", *problems]))
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> "torch.device":
+    import torch
+
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name != "auto" and name not in present:
         raise ValueError(f"device = {name!r}: expected auto, cpu, cuda or mps.")
@@ -472,7 +474,7 @@ class Run:
     def arrays(self, name: str, **arrays: Any) -> None:
         """Keep arrays or tensors of numbers, booleans or text for ``<name>.npz``."""
         self._admit("arrays", name, taken=self._arrays)
-        whole = {k: v.detach().cpu().numpy() if torch.is_tensor(v) else np.asarray(v) for k, v in arrays.items()}
+        whole = {k: v.detach().cpu().numpy() if hasattr(v, "detach") else np.asarray(v) for k, v in arrays.items()}
         if bad := [key for key, array in whole.items() if array.dtype.hasobject]:
             raise TypeError(f"arrays {name!r}: {', '.join(bad)} holds Python objects; expected numbers or text.")
         buffer = io.BytesIO()
@@ -552,6 +554,8 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
         FileNotFoundError: the paper has no parameter schema.
         RuntimeError: the device is absent, another run holds the folder, or the folder cannot be written.
     """
+    from xai_utils import seeds
+
     global _active
     run = Run(paper, parameters)
     if _active:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 import yaml
 
 import xai_utils
@@ -162,6 +161,8 @@ def _cpu_name() -> str:
 
 def environment() -> dict[str, Any]:
     """Python, packages, platform, hardware, PyTorch's threads and peak memory so far, as a record holds them."""
+    import torch  # here: what only reads records does without its two seconds
+
     affinity = getattr(os, "sched_getaffinity", None)  # the cores that this process may use; Linux only
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

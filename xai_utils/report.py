@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from xai_utils import claims, experiment
 from xai_utils.data.store import repository_root, resolve
@@ -88,7 +88,7 @@ def aggregate(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         entry = {"value": None, "std": None, "n": len(found), "low": None, "high": None, "unit": first.unit}
         if all(metric.value is not None for metric in found):
             spread = mean_std([metric.value for metric in found])
-            half = stats.t.ppf(0.975, spread.n - 1) * spread.std / math.sqrt(spread.n) if spread.n > 1 else None
+            half = stdtrit(spread.n - 1, 0.975) * spread.std / math.sqrt(spread.n) if spread.n > 1 else None
             for end, sign, wider in (("low", -1, min), ("high", 1, max)):
                 own = [getattr(metric, end) for metric in found]
                 ends = [] if None in own else [fmean(own)]

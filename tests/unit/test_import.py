@@ -90,6 +90,11 @@ def python(code):
     return done.stdout.strip()
 
 
+@pytest.mark.parametrize("parts", ["xai_utils", "xai_utils.batch, xai_utils.report", "xai_utils.data.__main__"])
+def test_what_reads_records_and_data_lists_does_without_torch(parts):
+    assert python(f"import sys, {parts}; print([n for n in ('torch', 'scipy.stats') if n in sys.modules])") == "[]"
+
+
 def test_importing_the_package_loads_only_torch():
     heavy = ["captum", "shap", "lime", "matplotlib", "pandas", "sklearn", "skimage", "scipy", "torchvision", "IPython"]
     code = f"""
@@ -102,7 +107,7 @@ print(sorted(name for name in new if name.startswith("xai_utils")))
 """
     heavy_found, parts = python(code).splitlines()
     assert heavy_found == "[]"
-    assert parts == str(["xai_utils", "xai_utils._torchvision_guard", "xai_utils.explain", "xai_utils.models"])
+    assert parts == str(["xai_utils", "xai_utils.explain", "xai_utils.models"])
 
 
 @pytest.mark.parametrize("package", ["explain", "models"])

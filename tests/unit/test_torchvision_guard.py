@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+import xai_utils
 from xai_utils import _torchvision_guard as guard
 
 
@@ -19,7 +20,7 @@ def test_torchvision_is_usable_its_operator_clear_and_a_second_call_harmless():
     out = run("""
         import sys
         import xai_utils
-        assert "torchvision" not in sys.modules
+        assert not {"torch", "torchvision"} & {*sys.modules}
         import torch, torchvision.models, torchvision.transforms.v2, torchvision.datasets
         model = torchvision.models.resnet18(weights=None).eval()
         with torch.no_grad():
@@ -39,6 +40,20 @@ def test_torchvision_is_usable_its_operator_clear_and_a_second_call_harmless():
                 raise AssertionError("nms ran without its operator")
     """)
     assert out.splitlines() == ["(1, 1000)", "(8, 8)"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import torchvision",
+        "from torchvision import models",
+        "import torch; import torchvision.models",
+        "import importlib; importlib.import_module('torchvision.models')",
+        "import importlib.util; importlib.util.find_spec('torchvision')",
+    ],
+)
+def test_whichever_way_torchvision_is_looked_for_first(first):
+    run(f"import xai_utils; {first}; import torchvision.models, torchvision.ops")
 
 
 def test_torchvision_imported_or_tried_before():
@@ -64,6 +79,7 @@ def declared(monkeypatch):
         def define(self, schema):
             schemas.append(schema.split("(")[0])
 
+    monkeypatch.setattr(xai_utils._BeforeTorchvision, "done", True)  # only the test calls install
     monkeypatch.setattr(guard.torch.library, "Library", Library)
     monkeypatch.setattr(guard, "_declared", lambda: "nms" in schemas)
     monkeypatch.setattr(guard, "_library", guard._library)
