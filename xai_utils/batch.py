@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -184,9 +185,11 @@ def summary(jobs: Sequence[Job], logs: Path) -> str:
         if not log.is_file():
             lines.append(f"NOT RUN  {job.key}")
             continue
-        said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
-        errors = [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
-        lines += [f"FAILED   {job.key}: {job.reason}"]
-        lines += [f"         {(errors or said or ['ended without a word: killed, out of time, out of memory?'])[-1]}"]
+        said = [line.rstrip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+        errors = [k for k, line in enumerate(said) if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
+        told = said[errors[-1] :] if errors else said[-1:]
+        told = told or ["ended without a word: killed, out of time, out of memory?"]
+        more = itertools.takewhile(lambda line: line.startswith("  "), told[1:])  # an error of several lines
+        lines += [f"FAILED   {job.key}: {job.reason}", *[f"         {line}" for line in (told[0], *more)]]
         lines += [f"         {log}", *[f"         {failed}"] * failed.is_file()]
     return "\n".join(lines)

@@ -350,6 +350,25 @@ def test_a_run_without_a_current_record_fails_the_batch_whatever_its_exit_status
     assert "some runs left no current record" in " ".join(alone.stderr.split())
 
 
+def test_the_summary_gives_the_whole_of_the_last_error(checkout):
+    job = batch.Job("quick", "01_first", "main", 3, "no record")
+    log = checkout / f"{job.key.replace('/', '.')}.log"
+    log.write_text(
+        "KeyError: 'x'\n  in a cell\nFile one.py\nValueError: 2 wrong parameter(s):\n  epochs = 0: at least 1\n\n"
+        "  latent_dims = 3: no such parameter\n\nthe notebook with its error: there\n  not this\n"
+    )
+    assert batch.summary([job], checkout).splitlines() == [
+        "batch: 0 of 1 runs done",
+        "FAILED   quick/01_first/main/seed_3: no record",
+        "         ValueError: 2 wrong parameter(s):",
+        "           epochs = 0: at least 1",
+        "           latent_dims = 3: no such parameter",
+        f"         {log}",
+    ]
+    log.write_text("Killed\n")
+    assert batch.summary([job], checkout).splitlines()[2] == "         Killed"
+
+
 def test_a_broken_paper_leaves_the_others_alone(checkout):
     (checkout / "notebooks/01_first.ipynb").write_text('{"cells": [')
     done = snakemake(checkout, "seeds=0,1")
