@@ -1,10 +1,7 @@
 """Chest radiographs: the prepared archive (counts, split, patients, pixels), and small archives that are wrong."""
 
-import csv
 import hashlib
 import io
-import os
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from PIL import Image
+from prepared import CHECKOUT, real_archive, rows_of, write_set, zipped
 
 import xai_utils.data
-from xai_utils.data import store
 from xai_utils.data.chest_xrays import CLASSES, load_chest_xrays
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SPLIT_FILE = CHECKOUT / "data/splits/chest_xray.csv"
 IMAGES = {"train": 240, "val": 60, "test": 100}  # of either class
 
@@ -41,24 +36,13 @@ def split_of_patients(rows):
 
 @pytest.fixture(scope="module")
 def archive():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("chest_xray"))[0] == "missing":
-            pytest.skip("chest_xray_pediatric_subset.zip is neither in $XAI_DATA nor in data/: set XAI_DATA")
-        paths, _ = store.locate("chest_xray")
-        with zipfile.ZipFile(paths["chest_xray_pediatric_subset.zip"]) as opened:
-            yield opened
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
+    with real_archive("chest_xray") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def rows(archive):
-    return list(csv.DictReader(io.StringIO(archive.read("index.csv").decode())))
+    return rows_of(archive)
 
 
 @pytest.fixture(scope="module")
@@ -136,28 +120,8 @@ def write_archive(root, changed=None):
     lines = ["file,class,subtype,patient,split"]
     lines += [f"{file},{file.split('/')[1]},,{patient},{file.split('/')[0]}" for file, patient in FILES]
     members = {"index.csv": "\n".join(lines).encode(), **{file: jpeg() for file, _ in FILES}, **(changed or {})}
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as out:
-        for member, content in members.items():
-            if content is not None:
-                out.writestr(member, content)
-    (root / "data/splits").mkdir(parents=True)
-    path = root / "data/chest_xray_pediatric_subset.zip"
-    path.write_bytes(body.getvalue())
-    entry = dict.fromkeys(("title", "licence", "source", "citation"), "x")
-    entry |= {"recipe": "later", "origin_tried": False, "origin_urls": [], "origin_files": []}
-    checksum = hashlib.sha256(body.getvalue()).hexdigest()
-    entry["files"] = [{"path": path.name, "bytes": len(body.getvalue()), "sha256": checksum}]
-    (root / "data/registry.yaml").write_text(yaml.safe_dump({"chest_xray": entry}))
-    text = "NORMAL/IM-0001-0001,val\nNORMAL/IM-0001-0002,val\nPNEUMONIA/person7_virus_1,test\n"
-    (root / "data/splits/chest_xray.csv").write_text("id,split\n" + text)
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    monkeypatch.setenv("XAI_DATA", str(tmp_path / "data"))
-    return tmp_path
+    splits = "id,split\nNORMAL/IM-0001-0001,val\nNORMAL/IM-0001-0002,val\nPNEUMONIA/person7_virus_1,test\n"
+    write_set(root, "chest_xray", "chest_xray_pediatric_subset.zip", zipped(members), {"chest_xray": splits})
 
 
 def test_a_wide_image_is_stretched_whole_to_a_square(root):

@@ -1,21 +1,17 @@
 """CIFAR-10: the prepared file (counts, split, classes, boxes), and small files that are wrong."""
 
 import csv
-import hashlib
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from prepared import CHECKOUT, real, write_set
 
 import xai_utils.data
-from xai_utils.data import store, stratified_split
+from xai_utils.data import stratified_split
 from xai_utils.data.cifar10 import CLASSES, load_cifar10, read_boxes
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 TRAIN = [517, 524, 490, 493, 537, 475, 503, 516, 529, 501]  # of each class
 TEST = [105, 93, 100, 104, 92, 87, 114, 102, 110, 110]
 
@@ -25,19 +21,8 @@ TEST = [105, 93, 100, 104, 92, 87, 114, 102, 110, 110]
 
 @pytest.fixture(scope="module")
 def arrays():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("cifar10"))[0] == "missing":
-            pytest.skip("cifar10_lossless_subset.npz is neither in $XAI_DATA nor in data/: set XAI_DATA")
-        paths, _ = store.locate("cifar10")
-        with np.load(paths["cifar10_lossless_subset.npz"], allow_pickle=False) as file:
-            yield {name: file[name] for name in file.files}
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
+    with real("cifar10") as paths, np.load(*paths.values(), allow_pickle=False) as file:
+        yield {name: file[name] for name in file.files}
 
 
 @pytest.fixture(scope="module")
@@ -151,24 +136,10 @@ BOXES = "id,left,top,right,bottom\ntest/00000,4,8,20,32\n"
 
 def write_file(root, body=None, boxes=BOXES):
     """The file with a registry that knows it, its split file and its boxes."""
-    body = small() if body is None else body
-    for folder in ("splits", "boxes"):
-        (root / "data" / folder).mkdir(parents=True)
-    path = root / "data/cifar10_lossless_subset.npz"
-    path.write_bytes(body)
-    entry = dict.fromkeys(("title", "licence", "source", "citation"), "x")
-    entry |= {"recipe": "later", "origin_tried": False, "origin_urls": [], "origin_files": []}
-    entry["files"] = [{"path": path.name, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}]
-    (root / "data/registry.yaml").write_text(yaml.safe_dump({"cifar10": entry}))
-    (root / "data/splits/cifar10.csv").write_text("id,split\ntrain/00000,val\ntrain/00001,train\ntest/00000,test\n")
+    body, splits = small() if body is None else body, "id,split\ntrain/00000,val\ntrain/00001,train\ntest/00000,test\n"
+    write_set(root, "cifar10", "cifar10_lossless_subset.npz", body, {"cifar10": splits})
+    (root / "data/boxes").mkdir()
     (root / "data/boxes/cifar10_cats_dogs.csv").write_text(boxes)
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    monkeypatch.setenv("XAI_DATA", str(tmp_path / "data"))
-    return tmp_path
 
 
 def test_a_box_is_a_mask_and_images_without_one_have_an_empty_mask(root):

@@ -1,21 +1,15 @@
 """CrackForest: pairs of crops on small archives, faults, and the archive itself."""
 
-import hashlib
 import io
-import os
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
+from prepared import real, write_set, zipped
 
-from xai_utils.data import load, store
+from xai_utils.data import load
 from xai_utils.data.crackforest import RULE, load_crackforest
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def encoded(pixels, form="PNG"):
@@ -40,24 +34,7 @@ def write_archive(root, changed=None):
     other = np.zeros((160, 240))
     other[50:54, 30:36] = 128
     members |= {"masks_other/002.png": encoded(other), "index.csv": "\n".join(lines).encode()} | (changed or {})
-    (root / "data").mkdir()
-    path = root / "data/crackforest_cfd.zip"
-    with zipfile.ZipFile(path, "w") as out:
-        for member, body in members.items():
-            if body is not None:
-                out.writestr(member, body)
-    entry = dict.fromkeys(("title", "licence", "source", "citation"), "x")
-    entry |= {"recipe": "later", "origin_tried": False, "origin_urls": [], "origin_files": []}
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    entry["files"] = [{"path": path.name, "bytes": path.stat().st_size, "sha256": checksum}]
-    (root / "data/registry.yaml").write_text(yaml.safe_dump({"crackforest": entry}))
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    monkeypatch.setenv("XAI_DATA", str(tmp_path / "data"))
-    return tmp_path
+    write_set(root, "crackforest", "crackforest_cfd.zip", zipped(members))
 
 
 def test_crops_lie_along_the_crack_and_partners_have_none(root):
@@ -109,17 +86,8 @@ def test_a_wrong_size_is_named(size):
 
 @pytest.mark.real_data
 def test_the_archive_itself():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("crackforest"))[0] == "missing":
-            pytest.skip("crackforest_cfd.zip is neither in $XAI_DATA nor in data/: set XAI_DATA")
+    with real("crackforest"):
         images = load_crackforest(size=64)
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
     number = len(images) // 2
     assert number > 400
     assert images.labels.tolist() == [1, 0] * number

@@ -1,37 +1,26 @@
 """MNIST itself: counts, pixels, split, and torchvision's reader."""
 
 import gzip
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from data_server import DataServer
+from prepared import CHECKOUT, real
 
 from xai_utils.data import load, store, stratified_split
 from xai_utils.data.__main__ import main
 
 pytestmark = pytest.mark.real_data
-CHECKOUT = Path(__file__).resolve().parents[2]
 TRAIN = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # per digit, as published
 TEST = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 @pytest.fixture(scope="module")
 def mnist():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("mnist"))[0] == "missing":
-            pytest.skip("MNIST is neither in $XAI_DATA nor in data/: set XAI_DATA, or fetch it")
+    with real("mnist"):
         yield load("mnist")
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
 
 
 def per_digit(labels):

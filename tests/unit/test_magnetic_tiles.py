@@ -1,25 +1,19 @@
 """Magnetic tiles: the prepared archive itself (counts, split, groups, pixels), and small archives that are wrong."""
 
-import csv
 import hashlib
 import io
-import os
-import zipfile
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from PIL import Image
+from prepared import CHECKOUT, real_archive, rows_of, write_set, zipped
 
 import xai_utils.data
-from xai_utils.data import store
 from xai_utils.data.magnetic_tiles import CLASSES, load_magnetic_tiles
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SPLIT_FILE = CHECKOUT / "data/splits/magnetic_tiles.csv"
 PUBLISHED = {"MT_Blowhole": 115, "MT_Break": 85, "MT_Crack": 57, "MT_Fray": 32, "MT_Free": 952, "MT_Uneven": 103}
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -50,24 +44,13 @@ def split_of_groups(rows):
 
 @pytest.fixture(scope="module")
 def archive():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("magnetic_tiles"))[0] == "missing":
-            pytest.skip("magnetic_tile_defects.zip is neither in $XAI_DATA nor in data/: set XAI_DATA")
-        paths, _ = store.locate("magnetic_tiles")
-        with zipfile.ZipFile(paths["magnetic_tile_defects.zip"]) as opened:
-            yield opened
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
+    with real_archive("magnetic_tiles") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def rows(archive):
-    return list(csv.DictReader(io.StringIO(archive.read("index.csv").decode())))
+    return rows_of(archive)
 
 
 @pytest.fixture(scope="module")
@@ -174,29 +157,8 @@ def write_archive(root, changed=None, names=("MT_Crack/exp1_num_10", "MT_Crack/e
     for name in names:
         members |= {f"images/{name}.jpg": jpeg(60, 40), f"masks/{name}.png": png(60, 40, (6, 10, 30, 30))}
     members |= changed or {}
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as out:
-        for member, content in members.items():
-            if content is not None:
-                out.writestr(member, content)
-    (root / "data/splits").mkdir(parents=True)
-    path = root / "data/magnetic_tile_defects.zip"
-    path.write_bytes(body.getvalue())
-    entry = dict.fromkeys(("title", "licence", "source", "citation"), "x")
-    entry |= {"recipe": "later", "origin_tried": False, "origin_urls": [], "origin_files": []}
-    checksum = hashlib.sha256(body.getvalue()).hexdigest()
-    entry["files"] = [{"path": path.name, "bytes": len(body.getvalue()), "sha256": checksum}]
-    (root / "data/registry.yaml").write_text(yaml.safe_dump({"magnetic_tiles": entry}))
-    splits = ["train", "train", "test"]
-    text = "".join(f"{name},{split}\n" for name, split in zip(names, splits))
-    (root / "data/splits/magnetic_tiles.csv").write_text("id,split\n" + text)
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    monkeypatch.setenv("XAI_DATA", str(tmp_path / "data"))
-    return tmp_path
+    splits = "id,split\n" + "".join(f"{name},{split}\n" for name, split in zip(names, ["train", "train", "test"]))
+    write_set(root, "magnetic_tiles", "magnetic_tile_defects.zip", zipped(members), {"magnetic_tiles": splits})
 
 
 def test_a_tile_keeps_its_shape_in_the_middle_of_its_mean_grey(root):

@@ -1,20 +1,18 @@
 """Crops of Brazilian roads: the committed list, the rule on small archives, the probe; the archive itself."""
 
-import csv
 import hashlib
 import io
-import os
 import zipfile
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
+from prepared import CHECKOUT, real_archive, rows_of, write_set, zipped
 
-from xai_utils.data import load, road_cracks, store
+from xai_utils.data import load, road_cracks
 from xai_utils.data.road_cracks import (
     CLASSES,
     RULE,
@@ -26,7 +24,6 @@ from xai_utils.data.road_cracks import (
     read_crops,
 )
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 TABLE = CHECKOUT / "data/splits/road_cracks.csv"
 
 
@@ -161,25 +158,8 @@ def road(root, images, changed=None):
         )
         members[f"annotations/{name}.xml"] = f"<annotation>{objects}</annotation>".encode()
     members = {"index.csv": "\n".join(lines).encode()} | members | (changed or {})
-    (root / "data/splits").mkdir(parents=True, exist_ok=True)
-    path = root / "data/brazil_road_cracks.zip"
-    with zipfile.ZipFile(path, "w") as out:
-        for member, body in members.items():
-            if body is not None:
-                out.writestr(member, body)
-    entry = dict.fromkeys(("title", "licence", "source", "citation"), "x")
-    entry |= {"recipe": "later", "origin_tried": False, "origin_urls": [], "origin_files": []}
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    entry["files"] = [{"path": path.name, "bytes": path.stat().st_size, "sha256": checksum}]
-    (root / "data/registry.yaml").write_text(yaml.safe_dump({"road_cracks": entry}))
-    return path
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    monkeypatch.setenv("XAI_DATA", str(tmp_path / "data"))
-    return tmp_path
+    write_set(root, "road_cracks", "brazil_road_cracks.zip", zipped(members))
+    return root / "data/brazil_road_cracks.zip"
 
 
 BOX = (300, 20, 500, 120)  # 200×100: two squares of 120
@@ -357,19 +337,8 @@ def test_a_wrong_size_is_named(size):
 
 @pytest.fixture(scope="module")
 def archive():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("road_cracks"))[0] == "missing":
-            pytest.skip("brazil_road_cracks.zip is neither in $XAI_DATA nor in data/: set XAI_DATA")
-        paths, _ = store.locate("road_cracks")
-        with zipfile.ZipFile(paths["brazil_road_cracks.zip"]) as opened:
-            yield opened
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
+    with real_archive("road_cracks") as opened:
+        yield opened
 
 
 def grey_mask(archive, kind, name):
@@ -378,7 +347,7 @@ def grey_mask(archive, kind, name):
 
 @pytest.mark.real_data
 def test_listed_crops_show_what_they_say(archive):
-    index = {row["id"]: row for row in csv.DictReader(io.StringIO(archive.read("index.csv").decode()))}
+    index = {row["id"]: row for row in rows_of(archive)}
     crops, segments = read_crops(), defaultdict(set)
     for crop in crops:
         row = index[crop.image]

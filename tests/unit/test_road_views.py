@@ -1,25 +1,18 @@
 """Road views: the prepared archive (counts, split, segments, pixels, masks), and small archives that are wrong."""
 
-import csv
-import hashlib
 import io
-import os
-import zipfile
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from PIL import Image, ImageDraw
+from prepared import CHECKOUT, real_archive, rows_of, write_set, zipped
 
 import xai_utils.data
-from xai_utils.data import store
 from xai_utils.data.road_views import CLASSES, WATERMARK, load_road_views
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SPLIT_FILE = CHECKOUT / "data/splits/road_views.csv"
 
 
@@ -28,24 +21,13 @@ SPLIT_FILE = CHECKOUT / "data/splits/road_views.csv"
 
 @pytest.fixture(scope="module")
 def archive():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("road_cracks"))[0] == "missing":
-            pytest.skip("brazil_road_cracks.zip is neither in $XAI_DATA nor in data/: set XAI_DATA")
-        paths, _ = store.locate("road_cracks")
-        with zipfile.ZipFile(paths["brazil_road_cracks.zip"]) as opened:
-            yield opened
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
+    with real_archive("road_cracks") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def rows(archive):
-    return list(csv.DictReader(io.StringIO(archive.read("index.csv").decode())))
+    return rows_of(archive)
 
 
 @pytest.fixture(scope="module")
@@ -162,27 +144,8 @@ MEMBERS = {
 
 def write_archive(root, changed=None):
     """Three views with a registry that knows them, and their split file."""
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as out:
-        for member, content in (MEMBERS | (changed or {})).items():
-            if content is not None:
-                out.writestr(member, content)
-    (root / "data/splits").mkdir(parents=True)
-    path = root / "data/brazil_road_cracks.zip"
-    path.write_bytes(body.getvalue())
-    entry = dict.fromkeys(("title", "licence", "source", "citation"), "x")
-    entry |= {"recipe": "later", "origin_tried": False, "origin_urls": [], "origin_files": []}
-    checksum = hashlib.sha256(body.getvalue()).hexdigest()
-    entry["files"] = [{"path": path.name, "bytes": len(body.getvalue()), "sha256": checksum}]
-    (root / "data/registry.yaml").write_text(yaml.safe_dump({"road_cracks": entry}))
-    (root / "data/splits/road_views.csv").write_text("id,split\na,train\nb,train\nc,test\n")
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    monkeypatch.setenv("XAI_DATA", str(tmp_path / "data"))
-    return tmp_path
+    body, splits = zipped(MEMBERS | (changed or {})), "id,split\na,train\nb,train\nc,test\n"
+    write_set(root, "road_cracks", "brazil_road_cracks.zip", body, {"road_views": splits})
 
 
 def test_the_whole_view_is_stretched_with_its_mask(root):

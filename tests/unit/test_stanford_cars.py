@@ -1,10 +1,7 @@
 """Stanford Cars: the prepared archive (counts, split, colours, pixels), and small archives that are wrong."""
 
-import csv
 import hashlib
 import io
-import os
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from PIL import Image
+from prepared import CHECKOUT, real_archive, rows_of, write_set, zipped
 
 import xai_utils.data
-from xai_utils.data import store
 from xai_utils.data.stanford_cars import CLASSES, load_stanford_cars
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SPLIT_FILE = CHECKOUT / "data/splits/stanford_cars.csv"
 
 
@@ -28,24 +23,13 @@ SPLIT_FILE = CHECKOUT / "data/splits/stanford_cars.csv"
 
 @pytest.fixture(scope="module")
 def archive():
-    before = os.environ.get("XAI_ROOT")
-    os.environ["XAI_ROOT"] = str(CHECKOUT)
-    try:
-        if store.place(store.entry("stanford_cars"))[0] == "missing":
-            pytest.skip("stanford_cars_subset.zip is neither in $XAI_DATA nor in data/: set XAI_DATA")
-        paths, _ = store.locate("stanford_cars")
-        with zipfile.ZipFile(paths["stanford_cars_subset.zip"]) as opened:
-            yield opened
-    finally:
-        if before is None:
-            del os.environ["XAI_ROOT"]
-        else:
-            os.environ["XAI_ROOT"] = before
+    with real_archive("stanford_cars") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def rows(archive):
-    return list(csv.DictReader(io.StringIO(archive.read("index.csv").decode())))
+    return rows_of(archive)
 
 
 @pytest.fixture(scope="module")
@@ -128,27 +112,8 @@ def write_archive(root, changed=None):
     lines = ["file,split,label,class_name"]
     lines += [f"{file},{file.split('/')[1]},{file.split('/')[2]},{name}" for file, name in FILES]
     members = {"index.csv": "\n".join(lines).encode(), **{file: jpeg() for file, _ in FILES}, **(changed or {})}
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as out:
-        for member, content in members.items():
-            if content is not None:
-                out.writestr(member, content)
-    (root / "data/splits").mkdir(parents=True)
-    path = root / "data/stanford_cars_subset.zip"
-    path.write_bytes(body.getvalue())
-    entry = dict.fromkeys(("title", "licence", "source", "citation"), "x")
-    entry |= {"recipe": "later", "origin_tried": False, "origin_urls": [], "origin_files": []}
-    checksum = hashlib.sha256(body.getvalue()).hexdigest()
-    entry["files"] = [{"path": path.name, "bytes": len(body.getvalue()), "sha256": checksum}]
-    (root / "data/registry.yaml").write_text(yaml.safe_dump({"stanford_cars": entry}))
-    (root / "data/splits/stanford_cars.csv").write_text("id,split\n10/00007,train\n10/00009,test\n01/00008,val\n")
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    monkeypatch.setenv("XAI_DATA", str(tmp_path / "data"))
-    return tmp_path
+    splits = "id,split\n10/00007,train\n10/00009,test\n01/00008,val\n"
+    write_set(root, "stanford_cars", "stanford_cars_subset.zip", zipped(members), {"stanford_cars": splits})
 
 
 def test_a_wide_picture_is_stretched_whole_and_its_blue_becomes_red(root):
