@@ -1,7 +1,7 @@
 """Explaining image models: five papers reproduced, and the methods behind them.
 
 `import xai_utils` loads nothing that is heavy, not even torch; the parts (`xai_utils.explain`, `xai_utils.data`, …)
-are loaded when they are first used. From then on `import torchvision` works, see `_torchvision_guard`.
+are loaded when they are first used. It also makes a later `import torchvision` work: see `_torchvision_guard`.
 """
 
 import importlib
