@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -10,11 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from prepared import real
 
 from xai_utils.data import load, store
 from xai_utils.data.rdc import COUNTRIES, SIDE, _nearest, load_rdc, nearest, read_voc
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def voc(*boxes):
@@ -349,12 +347,9 @@ def test_bad_options_are_named(japan, options, text):
 
 
 @pytest.mark.real_data
-def test_the_ten_annotated_sample_images(tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_ROOT", str(CHECKOUT))
-    if store.place(store.entry("rdd2022_sample"))[0] == "missing":
-        pytest.skip("rdd2022_sample.zip is neither in $XAI_DATA nor in data/: set XAI_DATA")
-    paths, _ = store.locate("rdd2022_sample")
-    store.unpack(paths["rdd2022_sample.zip"], tmp_path / "rdd")
+def test_the_ten_annotated_sample_images(tmp_path):
+    with real("rdd2022_sample") as paths:
+        store.unpack(*paths.values(), tmp_path / "rdd")
     options = {"folder": tmp_path / "rdd", "size": 32, "shares": (4, 3, 3)}
     with pytest.raises(ValueError, match=r"no annotated image of India, Czech \(it has Japan, Norway, United_States\)"):
         load_rdc(**options)
