@@ -37,7 +37,7 @@ $(STAMP): requirements.txt pyproject.toml
 reproduce: setup
 	@failed=; for paper in $(PAPERS); do \
 	  echo "── $$paper (quick profile, seed 0)"; notebooks/run $$paper quick || failed="$$failed $$paper"; done; \
-	$(BIN)/python -m xai_utils.report --profile quick --check; status=$$?; \
+	$(BIN)/python -m xai_utils.suite.report --profile quick --check; status=$$?; \
 	test -z "$$failed" || { echo "failed:$$failed (the error stands above, and in $${XAI_RESULTS:-results}/quick/<paper>/<arm>/seed_0/notebook.failed.ipynb)"; exit 1; }; \
 	exit $$status
 
@@ -71,8 +71,8 @@ batch: setup
 
 # results/tables/*.csv and the README's table, from the committed records
 tables: setup
-	$(BIN)/python -m xai_utils.report --results results export
-	$(BIN)/python -m xai_utils.report --results results readme
+	$(BIN)/python -m xai_utils.suite.report --results results export
+	$(BIN)/python -m xai_utils.suite.report --results results readme
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done

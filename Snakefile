@@ -2,7 +2,7 @@
 #   snakemake --cores 2 --keep-going --config profile=standard papers=01_id_cvae_morphing arms=main seeds=0..2
 # papers: notebooks, separated by spaces or commas; default: all. arms: of notebooks/parameters/*.yaml; default: the
 # first of each paper; "all".
-# seeds: 0..2 or 0,3 or 0..1,5. What is planned, and why, is said by xai_utils/batch.py: a run is done if its record is
+# seeds: 0..2 or 0,3 or 0..1,5. What is planned, and why, is said by xai_utils/suite/batch.py: a run is done if its record is
 # missing, unusable or not current by content. batch/README.md has the page for clusters.
 import shutil
 import sys
@@ -12,8 +12,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from snakemake.exceptions import WorkflowError
 
-from xai_utils import batch
-from xai_utils.report import main as print_tables
+from xai_utils.suite import batch
+from xai_utils.suite.report import main as print_tables
 
 
 workdir: workflow.basedir

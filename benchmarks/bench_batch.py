@@ -9,8 +9,8 @@ from pathlib import Path
 
 import harness
 
-from xai_utils import batch, report
 from xai_utils.data.store import repository_root
+from xai_utils.suite import batch, report
 
 RUNNER = """#!/bin/sh
 mkdir -p "$XAI_RESULTS/$2/$1/$3/seed_$4"

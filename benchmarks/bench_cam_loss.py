@@ -9,7 +9,7 @@ import itertools
 import torch
 from harness import alternate, ratio, report
 
-from xai_utils.papers.cam_consistency import Watched, network, objective
+from xai_utils.papers.p4_cam_consistency import Watched, network, objective
 
 BATCH, SIDE, WIDTH, CLASSES, ROUNDS = 32, 64, 16, 4, 9
 CASES = [("vgg", "features"), ("resnet18", "layer4"), ("resnet18", "layer3")]

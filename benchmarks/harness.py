@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from xai_utils import provenance
+from xai_utils.suite import provenance
 
 RESULTS = Path(__file__).parent / "results"
 

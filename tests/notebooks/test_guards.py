@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from xai_utils import experiment
+from xai_utils.suite import run as experiment
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"

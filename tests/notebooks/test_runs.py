@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 from test_guards import clean_metadata, executed_in_order, no_error_and_no_stderr, no_machine_path, valid
 
-from xai_utils import claims, experiment
 from xai_utils.data import store
+from xai_utils.suite import claims
+from xai_utils.suite import run as experiment
 
 ROOT = Path(__file__).parents[2]
 PAPER = "01_id_cvae_morphing"

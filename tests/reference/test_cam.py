@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from xai_utils.explain import GradCAM, cam, features_and_gradients, normalize, upsample
-from xai_utils.models import SmallCNN, as_found
+from xai_utils.models import SmallCNN, preserve_state
 
 
 def net(activation=nn.ReLU, n_classes=4, dtype=torch.float64):
@@ -204,7 +204,7 @@ def test_an_in_place_relu_after_the_layer_and_as_the_layer():
     for layer in ("conv", "relu", "stem.1", "last"):
         maps = GradCAM(inplace, layer).attribute_layer(x, TARGETS)
         assert torch.equal(maps, GradCAM(expected, layer).attribute_layer(x, TARGETS))
-        with as_found(inplace):
+        with preserve_state(inplace):
             features, gradients, _ = features_and_gradients(inplace, layer, x, TARGETS, create_graph=True)
         assert (features.min() < 0) == (layer != "relu")
         torch.testing.assert_close(cam(features, gradients).detach(), maps, rtol=0, atol=1e-12)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from xai_utils.explain.lrp import LRP, Step, _as_linear, record, walk
-from xai_utils.models import as_found
+from xai_utils.models import preserve_state
 from xai_utils.models.layers import Add, Gate
 from xai_utils.models.resnet import BasicBlock, ResNet, from_torchvision
 
@@ -403,7 +403,7 @@ def test_two_starts_add_up_where_the_branches_meet():
     model.branch = nn.Sequential(nn.Conv2d(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model, x = randomise(model), images()
     rules = LRP(model).rules
-    with as_found(model), torch.no_grad():
+    with preserve_state(model), torch.no_grad():
         steps, (main, branch), numbers = record(model, x)
         seeds = {numbers[main]: main.softmax(1), numbers[branch]: branch.softmax(1)}
         together, ledger = walk(steps, seeds, rules)

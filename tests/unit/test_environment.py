@@ -11,7 +11,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from xai_utils import claims
+from xai_utils.suite import claims
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11.9", "3.11.13", "3.12.11", "3.13.9")

@@ -1,7 +1,6 @@
 """Data sets with checksums: `load` reads them, `fetch` downloads them, `python -m xai_utils.data` is the command."""
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
 # what `load` reads: `load_<name>` of the module of that name. It stands here, and not beside `load`, so that a new
 # family leaves the code unchanged that made the records of the others.
@@ -24,23 +23,5 @@ FAMILIES = (
     "target_folder",
     "rdc",
 )
-_HOME = {
-    "ImageSet": "imageset",
-    "fetch": "store",
-    "load": "imageset",
-    "repository_root": "store",
-    "stratified_split": "imageset",
-}
-__all__ = ["FAMILIES", "ImageSet", "fetch", "load", "repository_root", "stratified_split"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load the module that holds `name` on first use (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["FAMILIES"]

@@ -99,7 +99,8 @@ def load(
         if name not in known:
             raise store.unknown_name(name, {*known, *data.FAMILIES})
         raise ValueError(f"data set {name!r} has no loader yet: it comes with the paper that uses the set")
-    loader = getattr(import_module(f"xai_utils.data.{name}"), f"load_{name}")
+    room = "xai_utils.data" if name in ("folder", "target_folder") else "xai_utils.data.sets"  # own images
+    loader = getattr(import_module(f"{room}.{name}"), f"load_{name}")
     if wrong := sorted(set(options) - set(inspect.signature(loader).parameters)):
         allowed = ", ".join(["split", "limit", *inspect.signature(loader).parameters])
         raise TypeError(f"data set {name!r} has no option {', '.join(map(repr, wrong))}; its options: {allowed}")

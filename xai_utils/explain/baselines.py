@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..models.subject import as_found, check_images, target_indices, target_scores
+from ..models.forward import check_images, preserve_state, target_indices, target_scores
 
 Score = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> the target's score (B,)
 
@@ -37,7 +37,7 @@ class _Baseline:
     def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
         """Return the maps (N, H, W); see `Explainer`."""
         images = check_images(inputs)
-        with as_found(self.model), torch.no_grad():
+        with preserve_state(self.model), torch.no_grad():
             first = self.model(images[:1])  # its number of outputs decides which targets are valid
             indices = target_indices(first.expand(len(images), *first.shape[1:]), target).tolist()
             if self.score == "probability" and first.numel() == 1:

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..models.forward import check_images, preserve_state, target_indices
 from ..models.layers import Add, Gate
-from ..models.subject import as_found, check_images, target_indices
 
 PASSES = {nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten}  # relevance passes as it is
 WINNERS = {nn.MaxPool2d, nn.AdaptiveMaxPool2d}  # the largest value of a window gets all of its relevance
@@ -424,7 +424,7 @@ class LRP:
             ValueError: a model that `record` or `walk` refuses; inputs or a target that do not fit.
             ArithmeticError: relevance is lost or made somewhere; see `walk`.
         """
-        with as_found(self.model), torch.no_grad():
+        with preserve_state(self.model), torch.no_grad():
             images = check_images(inputs)
             if images.device.type == "cpu":  # a third faster there
                 images = images.contiguous(memory_format=torch.channels_last)

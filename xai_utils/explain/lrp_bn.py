@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..models.abn import AttentionBranchNetwork
-from ..models.subject import as_found, check_images, target_indices
-from .c1c import c1c as choose_component
-from .cam import upsample
+from ..models.forward import check_images, preserve_state, target_indices
+from .components import c1c as choose_component
+from .gradcam import upsample
 from .lrp import LRP, record, walk
 
 
@@ -114,7 +114,7 @@ class LRPBN(LRP):
     ) -> tuple[list[Tensor], Tensor]:
         """Return the relevance (N, H, W) that starts from each of the `wanted` branches, and α′ (N, H, W)."""
         gate, last = self.model.gate, self.model.attention.classes[-1]
-        with as_found(self.model), torch.no_grad():
+        with preserve_state(self.model), torch.no_grad():
             images = check_images(inputs)
             if images.device.type == "cpu":  # a third faster there
                 images = images.contiguous(memory_format=torch.channels_last)
@@ -155,7 +155,7 @@ class AttentionMap:
 
     def attribute_layer(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
         """Return the maps (N, h, w) on the grid of h."""
-        with as_found(self.model), torch.no_grad():
+        with preserve_state(self.model), torch.no_grad():
             found = self.model.branches(check_images(inputs))
             target_indices(found.logits, target)
             attention = self.model.threshold(found.attention) if self.thresholded else found.attention

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from xai_utils.models.subject import check_images
+from xai_utils.models.forward import check_images
 
 _BATCH = 256  # images given to a feature function at once
 _QUANTILE = 0.95  # of the leave-one-out distances: the end of the band

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .subject import as_found, check_images, target_indices, target_scores
+from .forward import check_images, preserve_state, target_indices, target_scores
 
 AGREEMENT = 1e-5  # of the copy's outputs with the model's, relative to the largest (or absolute, if that is below 1)
 IMAGES_224 = 8  # of 224×224 pixels that a processor takes best at once; larger batches only cost memory
@@ -43,7 +43,7 @@ def scoring(
     if score not in ("probability", "logit"):
         raise ValueError(f'score: got {score!r}; expected "probability" or "logit"')
     images = check_images(inputs)
-    with as_found(model), torch.no_grad():
+    with preserve_state(model), torch.no_grad():
         few = images[:4].clone()  # for models that write into their input
         outputs = model(few)
         if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2) or len(outputs) != len(few):

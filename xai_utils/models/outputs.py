@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .subject import as_found
+from .forward import preserve_state
 
 
 def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
@@ -15,5 +15,5 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     if len(images) == 0 or batch_size < 1:
         raise ValueError(f"got {len(images)} images, batch_size {batch_size}; expected at least one image and 1")
     device = next((parameter.device for parameter in model.parameters()), images.device)
-    with as_found(model), torch.no_grad():
+    with preserve_state(model), torch.no_grad():
         return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])

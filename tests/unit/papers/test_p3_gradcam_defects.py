@@ -1,0 +1,659 @@
+"""Paper 3's steps: the light taken out, the training's input, weights from a file, and what maps say of errors."""
+
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from checks import augmented_from_its_generator_alone
+
+from xai_utils.data.imageset import ImageSet
+from xai_utils.explain.gradcam import GradCAM
+from xai_utils.metrics import consistency, localization
+from xai_utils.models import resnet18
+from xai_utils.papers import p3_gradcam_defects as paper
+from xai_utils.seeds import generator
+
+SEED = 0
+CLASSES = ("crack", "scratch", "dirt")
+
+
+def image_set(labels, pixels=None, groups=None, split=None, class_names=CLASSES):
+    n = len(labels)
+    if pixels is None:
+        pixels = torch.rand(n, 1, 4, 4, generator=generator(3, "pixels"))
+    return ImageSet(
+        name="made",
+        images=pixels,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        split=np.array(["train"] * n if split is None else split),
+        ids=np.array([f"image {i}" for i in range(n)]),
+        class_names=class_names,
+        provenance={"name": "made", "sha256": "", "variant": "own"},
+        masks=pixels[:, 0] > 0.5,
+        groups=None if groups is None else np.array(groups),
+    )
+
+
+# before and during training -------------------------------------------------------------------------------------
+
+
+def test_normal_classes_by_name():
+    assert paper.normal_classes("dirt, scratch", CLASSES) == [1, 2]
+    assert paper.normal_classes("dirt,dirt,", CLASSES) == [2]
+    assert paper.normal_classes(" ", CLASSES) == []
+    with pytest.raises(
+        ValueError, match="normal: 'fine' is no class of the data; expected some of crack, scratch, dir"
+    ):
+        paper.normal_classes("dirt, fine", CLASSES)
+    with pytest.raises(ValueError, match=r"all classes \(crack, scratch, dirt\) are normal; expected one with defects"):
+        paper.normal_classes("dirt, scratch, crack", CLASSES)
+
+
+def mirrored(i, n):
+    i %= 2 * n
+    return i if i < n else 2 * n - 1 - i
+
+
+def gaussian_mean(values, row, column, deviations):
+    """Gaussian-weighted mean around one pixel, the image mirrored at its edges, up to three deviations away."""
+    total = weights = 0.0
+    reach = [int(3 * deviation + 0.5) for deviation in deviations]
+    for i in range(-reach[0], reach[0] + 1):
+        for j in range(-reach[1], reach[1] + 1):
+            weight = math.exp(-((i / deviations[0]) ** 2 + (j / deviations[1]) ** 2) / 2)
+            total += weight * values[mirrored(row + i, len(values))][mirrored(column + j, len(values[0]))]
+            weights += weight
+    return total / weights
+
+
+def slowly_even(values, width):
+    """The light taken out of one channel (H, W), before it is cut to [0, 1]."""
+    height, across = len(values), len(values[0])
+    deviations = (width * height, width * across)
+    places = list(itertools.product(range(height), range(across)))
+    means = np.array([gaussian_mean(values, i, j, deviations) for i, j in places]).reshape(height, across)
+    difference = np.array(values) - means
+    around = [gaussian_mean((difference**2).tolist(), i, j, deviations) for i, j in places]
+    spread = np.sqrt(around).reshape(height, across)
+    return 0.15 * difference / (spread + difference.std() / 2) + 0.5
+
+
+@pytest.mark.parametrize("width", [1 / 12, 0.2])
+def test_even_light_by_sums_around_every_pixel(width):
+    pixels = torch.rand(1, 2, 12, 18, generator=generator(1)) * 0.8
+    pixels[0, 0, 3, 4] = 1.0
+    pixels[0, 0, 4:9, 8:12] = 0.1
+    options = {} if width == 1 / 12 else {"width": width}
+    found = paper.even_light(image_set([0], pixels), **options).images
+    assert found.dtype == torch.float32
+    for channel in range(2):
+        expected = slowly_even(pixels[0, channel].tolist(), width)
+        np.testing.assert_allclose(found[0, channel].numpy(), expected.clip(0, 1), atol=2e-6)
+
+
+def test_even_light_takes_a_slope_out_and_cuts_what_leaves_the_range():
+    ramp = torch.linspace(0, 0.5, 48).expand(48, 48)
+    grain = torch.rand(48, 48, generator=generator(2)) * 0.05
+    light, flat = (paper.even_light(image_set([0], (x + grain)[None, None])).images for x in (ramp, 0 * ramp))
+    middle = (slice(None), slice(None), slice(12, -12), slice(12, -12))
+    assert np.corrcoef(light[middle].flatten(), flat[middle].flatten())[0, 1] > 0.95
+    spot = torch.full((1, 1, 48, 48), 0.5)
+    spot[..., 20, 20], spot[..., 30, 30] = 1, 0
+    found = paper.even_light(image_set([0], spot)).images
+    assert (found[0, 0, 20, 20], found[0, 0, 30, 30]) == (1, 0)
+
+
+def test_even_light_leaves_flat_images_at_one_half_and_everything_else_alone():
+    flat = torch.tensor([0.0, 0.3, 0.7, 1.0])[:, None, None, None].expand(4, 1, 9, 9).contiguous()
+    assert torch.equal(paper.even_light(image_set([0] * 4, flat)).images, torch.full((4, 1, 9, 9), 0.5))
+    pixels = torch.rand(3, 2, 10, 8, generator=generator(4))
+    images = image_set([0, 2, 1], pixels.clone(), groups=["a", "b", "b"], split=["train", "val", "test"])
+    found = paper.even_light(images)
+    assert torch.equal(images.images, pixels)
+    for name in ("name", "labels", "split", "ids", "class_names", "provenance", "masks", "groups"):
+        assert getattr(found, name) is getattr(images, name)
+    for i in range(3):
+        alone = paper.even_light(images.take(np.array([i]))).images
+        assert torch.equal(alone[0], found.images[i])
+    for channel in (0, 1):
+        alone = paper.even_light(image_set([0] * 3, pixels[:, [channel]])).images
+        torch.testing.assert_close(alone[:, 0], found.images[:, channel], atol=1e-6, rtol=0)
+
+
+def test_balanced_repeats_in_order_and_trims():
+    images = image_set([2, 0, 2, 0, 2, 2, 2])
+    numbers = [int(name.split()[1]) for name in paper.balanced(images).ids]
+    assert numbers == [1, 3, 1, 3, 1, 0, 2, 4, 5, 6]  # class 1 has no image and gets none
+    trimmed = paper.balanced(images, 3)
+    assert trimmed.ids.tolist() == [f"image {i}" for i in (1, 3, 1, 0, 2, 4)]
+    assert trimmed.labels.tolist() == [0, 0, 0, 2, 2, 2]
+    assert torch.equal(trimmed.images, images.images[[1, 3, 1, 0, 2, 4]])
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Let `torch.rand` return given numbers: two flips, the shifts, and contrast and light; 0.5 changes nothing."""
+
+    def replace(up=0.5, across=0.5, shifts=(0.5, 0.5), contrast=0.5, light=0.5):
+        answers = iter([[up], [across], [list(shifts)], [[[[[contrast]]]], [[[[light]]]]]])
+        monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.tensor(next(answers)).reshape(shape))
+
+    return replace
+
+
+def test_augment_flips_and_shifts_without_interpolation(drawn):
+    image = (torch.arange(2 * 10 * 20) / 400).reshape(1, 2, 10, 20)
+    batch = (image, torch.tensor([1]))
+    drawn()
+    torch.testing.assert_close(paper.augment(batch, None)[0], image)
+    for axis, name in ((2, "up"), (3, "across")):
+        drawn(**{name: 0.49})
+        torch.testing.assert_close(paper.augment(batch, None)[0], image.flip(axis))
+    drawn(shifts=(1.0, 0.0))  # +12 % of 10 rows is 1, −12 % of 20 columns is −2
+    found, expected = paper.augment(batch, None)[0], torch.full_like(image, image.mean().item())
+    expected[:, :, :9, 2:] = image[:, :, 1:, :18]
+    torch.testing.assert_close(found, expected)
+
+
+def test_augment_changes_contrast_about_the_mean_and_light_and_cuts(drawn):
+    image = torch.tensor([[0.5, 0.6], [0.1, 0.9]])[None, None]
+    mean = image.mean()
+    for contrast, light in ((1.0, 0.5), (0.0, 0.5), (0.5, 1.0), (0.5, 0.0), (0.75, 0.25)):
+        drawn(contrast=contrast, light=light)
+        expected = (image - mean) * math.exp(0.4 * (2 * contrast - 1)) + mean + 0.1 * (2 * light - 1)
+        found = paper.augment((image, torch.tensor([0])), None)[0]
+        torch.testing.assert_close(found, expected.clamp(0, 1))
+    drawn(contrast=1.0, light=1.0)
+    found = paper.augment((image, torch.tensor([0])), None)[0]
+    assert found.max() == 1
+
+
+def test_augment_draws_from_its_generator_alone_and_keeps_labels_and_range():
+    images, labels = torch.rand(64, 1, 12, 12, generator=generator(5)).round(), torch.arange(64)
+    found = augmented_from_its_generator_alone(paper.augment, images, labels)
+    assert (found.min(), found.max()) == (0, 1)
+
+
+def test_network_depends_on_its_seed_alone():
+    torch.manual_seed(11)
+    one = paper.network(3, 2, 1, 7)
+    torch.manual_seed(12)
+    again, other = paper.network(3, 2, 1, 7), paper.network(3, 2, 1, 8)
+    for (name, a), b, c in zip(one.state_dict().items(), again.state_dict().values(), other.state_dict().values()):
+        assert torch.equal(a, b), name
+        assert not name.endswith(("conv1.weight", "conv2.weight", "fc.weight")) or not torch.equal(a, c), name
+    assert one.training
+    assert one(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+    assert one.conv1.out_channels == 2
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8])
+def test_a_narrow_network_trains(width):  # below 8 channels, channels_last ended the process
+    model = paper.network(3, width, 1, SEED)
+    pixels = torch.rand(6, 1, 32, 32, generator=generator(3, "pixels"))
+    paper.cross_entropy(model, (pixels, torch.arange(6) % 3), generator(0))["loss"].backward()
+    assert all(weight.grad.isfinite().all() and weight.grad.any() for weight in model.parameters())
+    deep = model.layer4[0].conv1.weight
+    assert deep.is_contiguous(memory_format=torch.channels_last) == (width >= 8)
+
+
+def test_cross_entropy_and_accuracy_by_hand():
+    logits = torch.tensor([[2.0, 0.0], [1.0, 3.0], [0.0, 0.5], [4.0, 4.5]])
+    labels = torch.tensor([0, 1, 0, 0])
+
+    images = torch.rand(4, 3, 5, 5)
+    found = paper.cross_entropy({images: logits}.get, (images, labels), None)
+    rows = [-row[k] + math.log(sum(map(math.exp, row))) for row, k in zip(logits.tolist(), labels.tolist())]
+    assert found["loss"].item() == pytest.approx(sum(rows) / 4)
+    assert found["accuracy"].item() == 0.5
+
+
+def with_margins(labels, margins, channels=1, seed=1):
+    """Noise, with `margins` rows of one grey value at the bottom."""
+    pixels = torch.rand(len(labels), channels, 16, 16, generator=generator(seed)) * 0.9
+    for image, rows in zip(pixels, margins):
+        image[:, 16 - rows :] = 0.95
+    return pixels
+
+
+def test_references_guess_by_the_margin_and_by_the_majority():
+    labels = [0, 1, 0] * 30
+    split = ["train"] * 60 + ["test"] * 30
+    told = paper.references(image_set(labels, with_margins(labels, [3 + 6 * k for k in labels]), split=split), SEED)
+    assert told["shape"].all()
+    assert told["majority"].tolist() == [label == 0 for label in labels[60:]]
+    labels = [0, 1] * 45
+    margins = [3, 3, 9, 9] * 23
+    untold = paper.references(image_set(labels, with_margins(labels, margins), split=split), SEED)
+    assert 0.2 < untold["shape"].mean() < 0.8
+    again = paper.references(image_set(labels, with_margins(labels, margins), split=split), SEED)
+    assert np.array_equal(untold["shape"], again["shape"])
+
+
+def test_references_learn_from_the_training_images_only():
+    labels = [1] * 20 + [0] * 30 + [0] * 10
+    split = ["train"] * 20 + ["test"] * 30 + ["train"] * 10
+    told = paper.references(image_set(labels, with_margins(labels, [4] * 60), split=split), SEED)
+    assert not told["majority"].any()
+    assert told["majority"].shape == told["shape"].shape == (30,)
+
+
+def test_shared_groups_are_those_of_two_splits():
+    split = ["train", "train", "val", "test", "test", "val"]
+    assert paper.shared_groups(image_set([0] * 6, groups=["a", "b", "b", "c", "a", "d"], split=split)) == {"a", "b"}
+    assert paper.shared_groups(image_set([0] * 6, groups=["a", "a", "b", "c", "c", "b"], split=split)) == set()
+    assert paper.shared_groups(image_set([0] * 6, split=split)) == set()
+
+
+# weights from elsewhere -----------------------------------------------------------------------------------------
+
+
+def state_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal_states(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def small(classes=3, width=2, channels=1, seed=0):
+    torch.manual_seed(seed)
+    model = resnet18(classes, width, channels)
+    for name, value in model.state_dict().items():
+        if "running" in name:
+            value.uniform_(0.5, 1.5)
+        elif "tracked" in name:
+            value.fill_(5)
+    return model
+
+
+def saved(content, tmp_path):
+    torch.save(content, tmp_path / "weights.pt")
+    return tmp_path / "weights.pt"
+
+
+def test_start_from_its_own_state_dict(tmp_path):
+    model, source = small(), small(seed=1)
+    assert paper.start_from(model, saved(source.state_dict(), tmp_path)) == []
+    assert equal_states(state_of(model), state_of(source))
+
+
+def test_start_from_leaves_a_head_of_other_classes_out_and_names_it(tmp_path):
+    from torchvision.models import resnet18 as theirs
+
+    torch.manual_seed(1)
+    source = theirs()
+    model = resnet18(3, 64, 3)
+    before = state_of(model)
+    assert paper.start_from(model, str(saved(source.state_dict(), tmp_path))) == ["fc.weight", "fc.bias"]
+    heads = {name: before[name] for name in ("fc.weight", "fc.bias")}
+    assert equal_states(state_of(model), {name: source.state_dict()[name] for name in before} | heads)
+
+
+def test_start_from_colour_in_a_grey_model_is_the_same_network_for_grey_images(tmp_path):
+    colour, grey = small(channels=3, seed=1), small(channels=1)
+    assert paper.start_from(grey, saved(colour.state_dict(), tmp_path)) == []
+    images = torch.rand(4, 1, 48, 48, generator=generator(6))
+    with torch.no_grad():
+        expected = colour.eval()(images.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(grey.eval()(images), expected, atol=1e-5, rtol=0)
+    assert expected.std() > 1e-3
+
+
+def test_start_from_a_file_without_num_batches_tracked(tmp_path):
+    model, source = small(), small(seed=1)
+    old = {name: value for name, value in source.state_dict().items() if not name.endswith("num_batches_tracked")}
+    left = paper.start_from(model, saved(old, tmp_path))
+    assert left == [name for name in source.state_dict() if name.endswith("num_batches_tracked")]
+    assert len(left) == 20
+    assert equal_states(state_of(model), state_of(source))
+
+
+def test_start_from_says_what_is_wrong_and_changes_nothing(tmp_path):
+    model = small()
+    before = state_of(model)
+
+    def refused(path, error, match):
+        with pytest.raises(error, match=match):
+            paper.start_from(model, path)
+        assert equal_states(state_of(model), before)
+
+    missing = tmp_path / "none.pt"
+    refused(missing, FileNotFoundError, rf"weights {missing} do not exist: correct the path, or leave weights empty")
+    refused(tmp_path, FileNotFoundError, "do not exist")
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(saved(model.state_dict(), tmp_path).read_bytes()[:3000])
+    refused(damaged, ValueError, rf"weights {damaged} are damaged, or not a state dict: ")
+    refused(saved([1, 2, 3], tmp_path), ValueError, "are damaged, or not a state dict: ")
+    refused(saved(torch.ones(3), tmp_path), ValueError, "are damaged, or not a state dict: ")
+    refused(
+        saved({}, tmp_path), ValueError, r"of another network: 102 tensors differ; there \{\}, here \{'conv1.weight"
+    )
+    without = {name: value for name, value in state_of(model).items() if name != "layer3.0.conv1.weight"}
+    text = (
+        r"1 tensors differ; there \{\}, here \{'layer3.0.conv1.weight': \(8, 4, 3, 3\)\}. Choose width and grey as the"
+    )
+    refused(saved(without, tmp_path), ValueError, text)
+    text = r"1 tensors differ; there \{'more': \(2,\)\}, here \{\}"
+    refused(saved(before | {"more": torch.ones(2)}, tmp_path), ValueError, text)
+    text = "weights .* are not a state dict: 'epoch' is no tensor; save model.state_dict()"
+    refused(saved(before | {"epoch": 3}, tmp_path), ValueError, text)
+    text = r"there \{'conv1.weight': \(4, 1, 7, 7\), 'bn1.weight': \(4,\), .*here \{'conv1.weight': \(2, 1, 7, 7\)"
+    refused(saved(small(width=4).state_dict(), tmp_path), ValueError, text)
+    text = r"Choose width and grey as the checkpoint was made \(torchvision's resnet18: width 64\)"
+    refused(saved(small(width=4, classes=5).state_dict(), tmp_path), ValueError, text)
+    without_head = {name: value for name, value in before.items() if not name.startswith("fc.")}
+    refused(saved(without_head, tmp_path), ValueError, "2 tensors differ; there {}, here {'fc.weight': ")
+    two = before | {"conv1.weight": torch.ones(2, 2, 7, 7)}
+    refused(saved(two, tmp_path), ValueError, r"there \{'conv1.weight': \(2, 2, 7, 7\)\}")
+
+
+class Touches:
+    """An object whose unpickling writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_start_from_runs_nothing_that_a_pickle_brings(tmp_path):
+    for number, save in enumerate((torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing, 2)))):
+        path, mark = tmp_path / f"{number}.pt", tmp_path / f"mark {number}"
+        save({"conv1.weight": Touches(mark)}, path)
+        with pytest.raises(ValueError, match="are damaged, or not a state dict: "):
+            paper.start_from(small(), path)
+        assert not mark.exists()
+
+
+def test_start_from_a_grey_checkpoint_in_a_colour_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"1 tensors differ; .*\(2, 1, 7, 7\).*\(2, 3, 7, 7\)"):
+        paper.start_from(small(channels=3), saved(small().state_dict(), tmp_path))
+
+
+# how the predictions came out -----------------------------------------------------------------------------------
+
+
+def test_all_six_outcomes():
+    labels, predicted = torch.tensor([0, 0, 0, 2, 2, 2]), torch.tensor([0, 2, 1, 0, 3, 2])
+    assert paper.outcomes(labels, predicted, [2, 3]).tolist() == list(paper.OUTCOMES)
+    assert paper.OUTCOMES == ("correct", "missed", "wrong defect", "false alarm", "wrong normal", "correct normal")
+    assert paper.outcomes(labels, predicted, []).tolist() == [
+        "correct",
+        "wrong defect",
+        "wrong defect",
+        "wrong defect",
+        "wrong defect",
+        "correct",
+    ]
+
+
+# where the maps lie ---------------------------------------------------------------------------------------------
+
+
+def test_keys_of_methods():
+    names = ("Grad-CAM", "Grad-CAM++", "HiRes CAM", "true mask")
+    assert list(map(paper.key, names)) == ["grad_cam", "grad_campp", "hires_cam", "true_mask"]
+
+
+def test_agreement_by_hand():
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:2, :2] = True
+    split = torch.tensor([[8.0, 4, 0, 0], [3, 0, 0, 0], [0, 0, 0, 5], [-7, 0, 0, 0]])
+    off = torch.zeros(4, 4)
+    off[3, 3] = 2
+    found = paper.agreement(
+        torch.stack([split, mask.float(), off, torch.zeros(4, 4), torch.ones(4, 4)]), mask.expand(5, 4, 4)
+    )
+    columns = ["area", "energy", "pointing", "coverage", "iou", "pieces"]
+    expected = [
+        [0.25, 15 / 20, 1, 2 / 4, 2 / 5, 2],
+        [0.25, 1, 1, 1, 1, 1],
+        [0.25, 0, 0, 0, 0, 1],
+        [0.25, 0.25, 0.25, 0, 0, 0],  # without positive values: as a uniform map, but nothing is high
+        [0.25, 0.25, 0.25, 1, 4 / 16, 1],
+    ]
+    denied = torch.full((1, 4, 4), -2.0)
+    denied[0, 0, 0] = -1  # its highest pixel is inside, but says nothing for it
+    assert paper.agreement(denied, mask[None]).iloc[0].tolist() == expected[3]
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected, columns=columns, dtype=float))
+    assert set(paper.SCORES) == set(columns) - {"area"}
+
+
+def test_agreement_of_no_images_has_the_same_columns():
+    empty = paper.no_agreement()
+    mask = torch.ones(1, 2, 2, dtype=torch.bool)
+    assert list(empty.columns) == list(paper.agreement(mask.float(), mask).columns)
+    assert len(empty) == 0
+    assert set(empty.dtypes) == {np.dtype(float)}
+
+
+def scores_of(column, n, seed=1):
+    """Scores of n images that are noise, but for the energy."""
+    noise = np.random.default_rng(seed).random((n, len(paper.SCORES)))
+    return pd.DataFrame(noise, columns=list(paper.SCORES)).assign(area=0.5, energy=column)
+
+
+def test_told_apart_where_the_energy_tells_and_where_nothing_does():
+    rng = np.random.default_rng(2)
+    wrong = np.arange(120) % 3 == 0
+    told = paper.told_apart(scores_of(rng.random(120) - 3 * wrong, 120), wrong, None, SEED)
+    assert told["value"] > 0.98
+    assert told["low"] > 0.9
+    assert told["n"] == 120
+    untold = paper.told_apart(scores_of(rng.random(120), 120), wrong, np.arange(120) // 2, SEED)
+    assert 0.3 < untold["value"] < 0.65
+    assert untold["low"] < 0.5
+
+
+def test_told_apart_sees_the_scores_only():
+    wrong = np.arange(80) % 2 == 0
+    scores = scores_of(np.random.default_rng(3).random(80), 80)
+    found = paper.told_apart(scores, wrong, None, SEED)
+    assert found == paper.told_apart(scores.assign(area=wrong.astype(float)), wrong, None, SEED)
+    for name in paper.SCORES:
+        assert paper.told_apart(scores.assign(**{name: wrong.astype(float)}), wrong, None, SEED)["value"] > 0.99
+
+
+def test_told_apart_never_scores_an_image_by_a_fit_that_saw_its_group(monkeypatch):
+    seen = []
+    logistic = paper._logistic
+
+    def watched():
+        pipeline = logistic()
+
+        class Watched(type(pipeline)):
+            def fit(self, x, y):
+                self.trained = set(x[:, 0])
+                return super().fit(x, y)
+
+            def decision_function(self, x):
+                seen.append((self.trained, set(x[:, 0])))
+                return super().decision_function(x)
+
+        return Watched(pipeline.steps)
+
+    monkeypatch.setattr(paper, "_logistic", watched)
+    tiles = np.repeat(np.arange(20), 6)
+    wrong = np.random.default_rng(4).random(20)[tiles] < 0.5  # all images of a tile are alike: the tile is the answer
+    found = paper.told_apart(scores_of(tiles.astype(float), 120), wrong, tiles, SEED)
+    assert 0.1 < found["value"] < 0.9
+    assert len(seen) == 5
+    assert all(not trained & scored for trained, scored in seen)
+    assert set.union(*(scored for _, scored in seen)) == set(range(20))
+    seen.clear()
+    paper.told_apart(scores_of(np.arange(6.0), 6), np.arange(6) < 3, None, SEED)
+    assert len(seen) == 3  # no more folds than groups of either kind
+
+
+def test_told_apart_needs_right_and_wrong_in_three_groups():
+    scores, tiles = scores_of(np.arange(12.0), 12), np.arange(12) // 2
+    for wrong, count in ((tiles < 2, 4), (tiles >= 2, 8)):
+        note = f"{count} of 12 images, of {count // 2} groups ({6 - count // 2} the others): fewer than 3"
+        assert paper.told_apart(scores, wrong, tiles, SEED) == {"value": None, "n": 12, "note": note}
+    assert paper.told_apart(scores, np.zeros(12, dtype=bool), None, SEED)["value"] is None
+
+
+def test_told_apart_without_wrong_predictions_to_learn_from(monkeypatch):
+    wrong = np.arange(12) < 4
+
+    class Unlucky:
+        def __init__(self, *_, **__):
+            pass
+
+        def split(self, *_):
+            return [(np.flatnonzero(~wrong), np.flatnonzero(wrong)), (np.flatnonzero(wrong), np.flatnonzero(~wrong))]
+
+    monkeypatch.setattr(paper, "StratifiedGroupKFold", Unlucky)
+    note = "one group of images holds nearly all wrong, or right, predictions"
+    found = paper.told_apart(scores_of(np.arange(12.0), 12), wrong, None, SEED)
+    assert found == {"value": None, "n": 12, "note": note}
+
+
+# without a mask -------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_predictions_and_maps_of_the_predicted_class():
+    torch.manual_seed(2)
+    model = resnet18(3, 4, 1)
+    images = torch.rand(66, 1, 64, 64, generator=generator(8)) * torch.linspace(0.1, 1, 66)[:, None, None, None]
+    with torch.no_grad():
+        for _ in range(20):
+            model(images)  # the running means and variances become those of the images
+        model.eval().fc.bias -= model(images).mean(0)
+        logits = model(images)
+    found = paper.answers(model, images, "layer3")
+    assert torch.equal(found.predicted, logits.argmax(1))
+    assert len(found.predicted.unique()) > 1
+    torch.testing.assert_close(found.doubt, 1 - logits.exp().amax(1) / logits.exp().sum(1), atol=1e-5, rtol=0)
+    explainer = GradCAM(model, "layer3")
+    for i in (0, 20, 64, 65):
+        expected = explainer.attribute_layer(images[[i]], logits[i].argmax().item())[0]
+        torch.testing.assert_close(found.grid[i], expected, atol=1e-5, rtol=1e-3)
+        expected = explainer.attribute(images[[i]], logits[i].argmax().item())[0]
+        torch.testing.assert_close(found.maps[i], expected, atol=1e-5, rtol=1e-3)
+    assert found.maps.shape == (66, 64, 64)
+    assert found.grid.amax() > 0
+
+
+def some_answers():
+    grid = torch.rand(6, 4, 4, generator=generator(10))
+    maps = torch.rand(6, 8, 8, generator=generator(11))
+    return paper.Answers(torch.tensor([0, 1, 2, 1, 0, 2]), torch.zeros(6), grid, maps)
+
+
+def test_suspicious_features_are_the_single_metrics():
+    found = some_answers()
+    train, labels = torch.rand(9, 4, 4, generator=generator(12)), torch.arange(9) % 3
+    means = consistency.class_means(train, labels, torch.ones(9, dtype=torch.bool), 3)
+    table = paper.suspicious_features(found, means)
+    distance = []
+    for grid, label in zip(found.grid.double(), found.predicted):
+        mean = torch.stack([x / x.norm() for x in train[labels == label].double()]).mean(0)
+        distance.append((grid / grid.norm() - mean).square().sum().item())
+    expected = {
+        "pieces": localization.pieces(found.maps).double(),
+        "spread": consistency.attention_spread(found.grid),
+        "area": consistency.attention_area(found.grid),
+        "distance": distance,
+    }
+    assert list(table.columns) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[name], values, rtol=1e-5)
+    none = torch.zeros(9, dtype=torch.bool)
+    without = paper.suspicious_features(found, consistency.class_means(train, labels, labels != 2, 3))["distance"]
+    largest = max(distance[i] for i in (0, 1, 3, 4))
+    np.testing.assert_allclose(without, [*distance[:2], largest, *distance[3:5], largest], rtol=1e-5)
+    empty = paper.suspicious_features(found, consistency.class_means(train, labels, none, 3))
+    assert empty["distance"].tolist() == [0] * 6
+
+
+def test_suspicion_learns_on_validation_images_and_ranks_others():
+    rng = np.random.default_rng(5)
+    wrong = np.arange(60) % 6 == 0
+    columns = ["pieces", "spread", "area", "distance"]
+    features = pd.DataFrame(rng.random((60, 4)), columns=columns)
+    features["distance"] += wrong
+    features["pieces"] *= 1000  # the unit of a column does not matter
+    images = pd.DataFrame(rng.random((20, 4)) * [1000, 1, 1, 2], columns=columns)
+    found = paper.suspicion(features, wrong, images)
+    assert found.shape == (20,)
+    assert np.corrcoef(found, images["distance"])[0, 1] > 0.9
+    scaled = [1e-3, 1, 1, 1]
+    np.testing.assert_allclose(paper.suspicion(features * scaled, wrong, images * scaled), found, rtol=1e-6)
+    assert (paper.suspicion(features, wrong, features) > 0).mean() > 0.12  # few wrong ones weigh as much as many right
+    for all_alike in (np.zeros(60, dtype=bool), np.ones(60, dtype=bool)):
+        assert paper.suspicion(features, all_alike, images) is None
+
+
+def test_halves_divide_no_group_and_share_every_class():
+    rng = np.random.default_rng(6)
+    tiles = np.repeat(np.arange(20), 3)[rng.permutation(60)]
+    labels = (tiles % 3).tolist()
+    images = image_set(labels, groups=[f"tile {t}" for t in tiles])
+    one, two = paper.halves(images, SEED)
+    assert sorted([*one, *two]) == list(range(60))
+    assert one.tolist() == sorted(one)
+    assert not set(tiles[one]) & set(tiles[two])
+    for label in range(3):
+        sizes = [len({t for t in tiles[rows] if t % 3 == label}) for rows in (one, two)]
+        assert sum(sizes) == sum(t % 3 == label for t in range(20))
+        assert sizes[0] - sizes[1] in (0, 1)
+    assert np.array_equal(paper.halves(images, SEED)[0], one)
+    assert not np.array_equal(paper.halves(images, SEED + 1)[0], one)
+
+
+def test_halves_of_two_groups_a_class_and_without_groups():
+    images = image_set(
+        [0, 0, 0, 1, 1, 0], groups=["a", "a", "b", "c", "d", "d"]
+    )  # d counts as class 0: the first of equals
+    for seed in range(5):
+        one, two = paper.halves(images.take(np.arange(4)), seed)
+        assert {"a", "b"} == {*images.groups[one], *images.groups[two]} - {"c"}
+        assert {0} <= set(images.labels[one].tolist()) & set(images.labels[two].tolist())
+        assert 3 in one  # a class of one group is for training
+        mixed = paper.halves(images, seed)
+        assert (4 in mixed[0]) == (5 in mixed[0])
+    mostly = image_set([0, 1, 1, 1, 1, 1], groups=["a", "a", "a", "b", "b", "b"])
+    for seed in range(5):
+        assert [len(rows) for rows in paper.halves(mostly, seed)] == [3, 3]  # a is of class 1, too
+    alone = image_set([0, 1] * 6)
+    one, two = paper.halves(alone, SEED)
+    assert sorted([*one, *two]) == list(range(12))
+    assert [alone.labels[rows].bincount().tolist() for rows in (one, two)] == [[3, 3], [3, 3]]
+    assert paper.halves(image_set([0, 0, 0, 0, 0]), SEED)[0].size == 3
+
+
+def test_random_scores():
+    found = paper.random_scores(1000, 3)
+    assert np.array_equal(found, paper.random_scores(1000, 3))
+    assert not np.array_equal(found, paper.random_scores(1000, 4))
+    assert found.shape == (1000,)
+    assert 0 <= found.min() < 0.05
+    assert 0.95 < found.max() < 1
+
+
+def test_the_first_places_of_rankings():
+    found = paper.chosen({"one": np.array([0.1, 0.9, 0.5, 0.9, -1]), "two": np.zeros(5)}, 3)
+    assert {name: rows.tolist() for name, rows in found.items()} == {"one": [1, 3, 2], "two": [0, 1, 2]}
+    assert len(paper.chosen({"all": np.arange(4)}, 9)["all"]) == 4
+
+
+def test_added_images_and_equal_numbers_of_every_class():
+    images = image_set([0, 1, 2, 0, 0, 1, 2, 2])
+    base = np.array([0, 1, 2])
+    found = paper.with_added(images, base, {"zeros": [3, 4], "mixed": [5, 7], "none": np.empty(0, dtype=int)})
+    assert {name: entry.labels.bincount().tolist() for name, entry in found.items()} == {
+        "zeros": [3, 3, 3],
+        "mixed": [3, 3, 3],
+        "none": [3, 3, 3],
+    }
+    ids = {name: [int(i.split()[1]) for i in entry.ids] for name, entry in found.items()}
+    assert ids["zeros"] == [0, 3, 4, 1, 1, 1, 2, 2, 2]
+    assert ids["mixed"] == [0, 0, 0, 1, 5, 1, 2, 7, 2]
+    assert ids["none"] == [0, 0, 0, 1, 1, 1, 2, 2, 2]

@@ -1,0 +1,7 @@
+from .imageset import ImageSet as ImageSet
+from .imageset import load as load
+from .imageset import stratified_split as stratified_split
+from .store import fetch as fetch
+from .store import repository_root as repository_root
+
+FAMILIES: tuple[str, ...]

@@ -1,0 +1,354 @@
+"""Paper 3: do Grad-CAM's maps lie on the defects, and do they tell right from wrong (claims P3.1 to P3.4)?"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from xai_utils.data.imageset import SPLITS, ImageSet
+from xai_utils.data.store import resolve
+from xai_utils.explain.gradcam import GradCAM, upsample
+from xai_utils.metrics import consistency, localization, measured
+from xai_utils.models.outputs import predict
+from xai_utils.models.resnet import resnet18
+from xai_utils.seeds import derive, numpy_rng, seed_everything
+
+OUTCOMES = ("correct", "missed", "wrong defect", "false alarm", "wrong normal", "correct normal")
+LAYERS = ("layer2", "layer3", "layer4")  # whose maps are compared
+SCORES = ("energy", "pointing", "coverage", "iou", "pieces")
+
+# before and during training -------------------------------------------------------------------------------------
+
+
+def normal_classes(names: str, class_names: Sequence[str]) -> list[int]:
+    """Numbers of the classes without a defect, from their names with commas between; "" is none.
+
+    Raises:
+        ValueError: a name that is no class, or every class is normal.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in class_names]:
+        raise ValueError(f"normal: {unknown[0]!r} is no class of the data; expected some of {', '.join(class_names)}")
+    if set(wanted) >= set(class_names):
+        raise ValueError(f"normal: all classes ({', '.join(class_names)}) are normal; expected one with defects")
+    return sorted(class_names.index(name) for name in set(wanted))
+
+
+def even_light(images: ImageSet, width: float = 1 / 12) -> ImageSet:
+    """The same images with uneven light and contrast taken out: local mean 0.5, local deviation about 0.1.
+
+    (x − μ) / (σ + σ̄/2), with μ and σ the Gaussian-weighted mean and deviation around each pixel, and σ̄ the deviation
+    of x − μ over the whole image, which keeps flat places from being blown up; times 0.15, plus 0.5, cut to [0, 1].
+
+    Args:
+        images: any ImageSet; each channel is treated alone.
+        width: deviation of the Gaussian, as a share of the side.
+    """
+    pixels = images.images.numpy()
+    deviations = (0, 0, *(width * side for side in pixels.shape[2:]))
+
+    def around(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values, deviations, truncate=3)
+
+    difference = pixels - around(pixels)
+    spread = np.sqrt(np.maximum(around(difference**2), 0)) + difference.std((2, 3), keepdims=True) / 2
+    even = np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 1e-6)
+    return replace(images, images=torch.from_numpy((0.15 * even + 0.5).clip(0, 1).astype(np.float32)))
+
+
+def balanced(images: ImageSet, per_class: int | None = None) -> ImageSet:
+    """Every class repeated, in order, until it has `per_class` images (default: as many as the largest).
+
+    A class with more than that loses its last ones. An epoch then shows each class equally often, which is how class
+    imbalance is handled here. A class without images stays without.
+    """
+    labels = images.labels.numpy()
+    rows = [np.flatnonzero(labels == label) for label in range(len(images.class_names))]
+    per_class = per_class or max(map(len, rows))
+    return images.take(np.concatenate([np.resize(found, per_class) for found in rows if len(found)]))
+
+
+def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Flips, shifts by up to 12 % of the side, and other contrast and brightness; nothing is interpolated.
+
+    Resampling would smooth the grain of the surface in training images only, and the network would then fail on sharp
+    ones. The strip that a shift uncovers gets the image's mean.
+
+    Args:
+        batch: images (B, C, H, W) in [0, 1] and labels.
+        generator: on the CPU.
+    """
+    images, labels = batch
+    n, _, height, width = images.shape
+    for axis in (2, 3):
+        flip = torch.rand(n, generator=generator).to(images.device) < 0.5
+        images = torch.where(flip[:, None, None, None], images.flip(axis), images)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    shifts = torch.rand(n, 2, generator=generator) * 0.24 - 0.12
+    rows, columns = (
+        (torch.arange(side) + (shift[:, None] * side).round().long()).to(images.device)
+        for side, shift in ((height, shifts[:, 0]), (width, shifts[:, 1]))
+    )
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+    which = torch.arange(n, device=images.device)[:, None, None]
+    shifted = images[which, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]]
+    images = torch.where(inside[:, None], shifted.permute(0, 3, 1, 2), mean)
+    contrast, light = torch.rand(2, n, 1, 1, 1, generator=generator).to(images.device) * 2 - 1
+    return ((images - mean) * torch.exp(0.4 * contrast) + mean + 0.1 * light).clamp(0, 1), labels
+
+
+def network(n_classes: int, width: int, channels: int, seed: int) -> nn.Module:
+    """ResNet-18 with random weights that follow from `seed` alone, in training mode, in the faster memory layout."""
+    seed_everything(derive(seed, "network"))
+    model = resnet18(n_classes, width, channels)
+    # with fewer channels the backward pass in channels_last ends the process (PyTorch 2.13 on a CPU)
+    return model.to(memory_format=torch.channels_last) if width >= 8 else model
+
+
+def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor], _generator: torch.Generator) -> dict[str, Tensor]:
+    """Cross-entropy and accuracy of a batch, as `training.fit` takes them."""
+    logits = model(batch[0])
+    accuracy = (logits.argmax(1) == batch[1]).float().mean()
+    return {"loss": nn.functional.cross_entropy(logits, batch[1]), "accuracy": accuracy}
+
+
+def references(images: ImageSet, seed: int) -> dict[str, np.ndarray]:
+    """Which test images are guessed rightly by rules that do not look at the surface; {name: (n,) bool}.
+
+    majority: the most frequent class of the training images, always. shape: a random forest, fitted on the training
+    images, that sees nothing but how wide the margins of one grey value are, which keep the aspect ratio.
+    """
+    train, test = images.subset("train"), images.subset("test")
+    frequent = np.full(len(test), train.labels.bincount().argmax())
+    forest = RandomForestClassifier(300, min_samples_leaf=5, class_weight="balanced", random_state=seed)
+    guess = forest.fit(_margins(train.images), train.labels).predict(_margins(test.images))
+    return {name: found == test.labels.numpy() for name, found in {"majority": frequent, "shape": guess}.items()}
+
+
+def shared_groups(images: ImageSet) -> set[str]:
+    """Groups with images in more than one split; none may be, or a network meets its test images in training."""
+    if images.groups is None:
+        return set()
+    parts = [set(images.groups[images.split == part]) for part in SPLITS]
+    return {group for group in set().union(*parts) if sum(group in part for part in parts) > 1}
+
+
+def _margins(pixels: Tensor) -> np.ndarray:
+    """Rows and columns of one value, as shares of the sides, (N, 2), of images (N, C, H, W)."""
+    return torch.stack([(pixels.amax((1, k)) == pixels.amin((1, k))).double().mean(1) for k in (3, 2)], 1).numpy()
+
+
+def start_from(model: nn.Module, path: str | Path) -> list[str]:
+    """Load a checkpoint with torchvision's names into `model`; returns the names that keep their new weights.
+
+    A first convolution for three channels is summed for a model of grey images, which is the same network for grey
+    pictures in three equal channels. A last layer `fc` of another number of classes is left out: train it. A file
+    without `num_batches_tracked` (torchvision before 0.3) is fine.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: no file of weights, or weights of another network.
+    """
+    path = resolve(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights {path} do not exist: correct the path, or leave weights empty to start anew")
+    try:
+        found = dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged or foreign file can raise nearly anything
+        raise ValueError(f"weights {path} are damaged, or not a state dict: {error}") from error
+    if foreign := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"weights {path} are not a state dict: {foreign[0]!r} is no tensor; save model.state_dict()")
+    own = model.state_dict()
+    first, there = own["conv1.weight"], found.get("conv1.weight")
+    if there is not None and there.ndim == 4 and there.shape[1] == 3 and first.shape[1] == 1:
+        found["conv1.weight"] = there.sum(1, keepdim=True)
+    left = [name for name in own if name.endswith("num_batches_tracked") and name not in found]
+    head = ("fc.weight", "fc.bias")
+    if any(name in found and found[name].shape != own[name].shape for name in head):
+        left += head
+    differ = [
+        name
+        for name in {**own, **found}
+        if name not in left and (name not in own or name not in found or found[name].shape != own[name].shape)
+    ]
+    if differ:
+        got, expected = ({n: tuple(d[n].shape) for n in differ[:3] if n in d} for d in (found, own))
+        raise ValueError(
+            f"weights {path} are of another network: {len(differ)} tensors differ; there {got}, here {expected}. "
+            "Choose width and grey as the checkpoint was made (torchvision's resnet18: width 64)"
+        )
+    model.load_state_dict({name: value for name, value in found.items() if name not in left}, strict=False)
+    return left
+
+
+# how the predictions came out -----------------------------------------------------------------------------------
+
+
+def outcomes(labels: Tensor, predicted: Tensor, normal: Sequence[int]) -> np.ndarray:
+    """One of `OUTCOMES` for each image, (N,) str.
+
+    Images with a defect: "correct" (its class), "missed" (predicted as normal), "wrong defect" (another defect).
+    Images without: "false alarm" (predicted as a defect), "wrong normal", "correct normal".
+    """
+    labels, predicted = labels.numpy(), predicted.numpy()
+    fine, called_fine, right = np.isin(labels, normal), np.isin(predicted, normal), labels == predicted
+    cases = [~fine & right, ~fine & called_fine, ~fine, ~called_fine, ~right]
+    return np.select(cases, OUTCOMES[:5], OUTCOMES[5])
+
+
+# where the maps lie ---------------------------------------------------------------------------------------------
+
+
+def key(name: str) -> str:
+    """A method's name as it stands in the id of a metric: "Grad-CAM++" -> "grad_campp"."""
+    return re.sub(r"\W+", "_", name.lower().replace("+", "p"))
+
+
+def agreement(maps: Tensor, masks: Tensor) -> pd.DataFrame:
+    """How maps (N, H, W) agree with masks (N, H, W) that are not empty, a row each.
+
+    area: share of the image inside the mask. energy: share of the map's positive sum inside. pointing: whether the
+    highest pixel is inside. coverage: share of the mask at or above half of the maximum. iou: of that region and the
+    mask. pieces: its connected regions. A map without positive values says nothing: it gets what a uniform map gets,
+    energy and pointing = area, and coverage, iou and pieces 0.
+    """
+    area = masks.double().mean((1, 2))
+    energy = localization.energy_inside(maps, masks).double()
+    half = maps.amax((1, 2), keepdim=True) / 2
+    high = (maps >= half) & (maps > 0)
+    found = {
+        "area": area,
+        "energy": torch.where(energy.isnan(), area, energy),
+        "pointing": localization.pointing_game(maps.clamp(min=0), masks),
+        "coverage": (high & masks).sum((1, 2)) / masks.sum((1, 2)),
+        "iou": localization.iou(maps, masks, 0.5, of="maximum"),
+        "pieces": localization.pieces(maps),
+    }
+    return pd.DataFrame({name: values.double().numpy() for name, values in found.items()})
+
+
+def no_agreement() -> pd.DataFrame:
+    """What `agreement` would return for no images at all: where nothing is marked, nothing can be compared."""
+    return pd.DataFrame({name: np.empty(0) for name in ("area", *SCORES)})
+
+
+def told_apart(scores: pd.DataFrame, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> measured.Measured:
+    """AUROC with which the agreement of map and mask (`SCORES`) tells wrong from right predictions (P3.4).
+
+    Logistic regression, cross-validated: an image is scored by a fit on images of other clusters only.
+    """
+    if reason := measured.too_few(wrong, clusters):
+        return {"value": None, "n": len(wrong), "note": reason}
+    groups = np.arange(len(wrong)) if clusters is None else np.asarray(clusters)
+    split = StratifiedGroupKFold(
+        min(5, *(len(set(groups[wrong == side])) for side in (False, True))), shuffle=True, random_state=seed
+    )
+    x = scores[list(SCORES)].to_numpy()
+    if any(len(set(wrong[rest])) < 2 for rest, _ in split.split(x, wrong, groups)):
+        return {
+            "value": None,
+            "n": len(wrong),
+            "note": "one group of images holds nearly all wrong, or right, predictions",
+        }
+    found = cross_val_predict(_logistic(), x, wrong, groups=groups, cv=split, method="decision_function")
+    return measured.auroc(found, wrong, clusters, seed)
+
+
+# without a mask (P3.3) ------------------------------------------------------------------------------------------
+
+
+class Answers(NamedTuple):
+    """What a network says of N images, and the maps of what it says."""
+
+    predicted: Tensor  # (N,) classes
+    doubt: Tensor  # (N,) 1 − softmax confidence
+    grid: Tensor  # (N, h, w) maps of the predicted class on the layer's grid
+    maps: Tensor  # (N, H, W) the same at the image's size
+
+
+def answers(model: nn.Module, images: Tensor, layer: str) -> Answers:
+    """Predictions for images (N, C, H, W), in batches of 64 on the model's device, and Grad-CAM for each."""
+    logits = predict(model, images)
+    predicted, device = logits.argmax(1), next(model.parameters()).device
+    explainer = GradCAM(model, layer)
+    pairs = zip(images.split(64), predicted.split(64), strict=True)
+    grid = torch.cat([explainer.attribute_layer(x.to(device), c.to(device)).cpu() for x, c in pairs])
+    return Answers(predicted, 1 - logits.softmax(1).amax(1), grid, upsample(grid, images.shape[2:]))
+
+
+def suspicious_features(found: Answers, means: consistency.ClassMeans) -> pd.DataFrame:
+    """What a map shows without any mask: pieces, spread, area, and distance to the predicted class's mean map.
+
+    Args:
+        found: of N images, a row each.
+        means: `class_means` of rightly classified training images. A class without any gets the largest distance.
+    """
+    distance = consistency.distance_to_class_mean(found.grid, found.predicted, means)
+    known = distance[distance.isfinite()]
+    columns = {
+        "pieces": localization.pieces(found.maps),
+        "spread": consistency.attention_spread(found.grid),
+        "area": consistency.attention_area(found.grid),
+        "distance": distance.nan_to_num(known.max().item() if len(known) else 0.0),
+    }
+    return pd.DataFrame({name: values.double().numpy() for name, values in columns.items()})
+
+
+def suspicion(features: pd.DataFrame, wrong: np.ndarray, images: pd.DataFrame) -> np.ndarray | None:
+    """Score (N,) of each of `images`, high = suspicious: a logistic regression of `wrong` on validation `features`.
+
+    None if the validation images are all right, or all wrong: there is nothing to learn from.
+    """
+    return _logistic().fit(features, wrong).decision_function(images) if 0 < wrong.sum() < len(wrong) else None
+
+
+def _logistic() -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+
+
+def halves(images: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two halves of the images: one to train on, one to choose from; groups stay together, classes are shared.
+
+    Class by class, its groups (by its most frequent class, if it has several) are shuffled and dealt in turn.
+    """
+    labels = images.labels.numpy()
+    groups = np.arange(len(labels)) if images.groups is None else images.groups
+    names, unit = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), len(images.class_names)), dtype=int)
+    np.add.at(counts, (unit, labels), 1)
+    rng, side = numpy_rng(seed, "halves"), np.empty(len(names), dtype=bool)
+    for label in range(counts.shape[1]):
+        own = rng.permutation(np.flatnonzero(counts.argmax(1) == label))
+        side[own] = np.arange(len(own)) % 2 == 0
+    return np.flatnonzero(side[unit]), np.flatnonzero(~side[unit])
+
+
+def random_scores(n: int, seed: int) -> np.ndarray:
+    """Uniform random numbers (n,): a ranking that knows nothing."""
+    return numpy_rng(seed, "random choice").random(n)
+
+
+def chosen(rankings: Mapping[str, np.ndarray], k: int) -> dict[str, np.ndarray]:
+    """The k first places of every ranking (scores (N,), high = first; of equals the earlier), as row numbers."""
+    return {name: np.argsort(-np.asarray(scores), kind="stable")[:k] for name, scores in rankings.items()}
+
+
+def with_added(images: ImageSet, base: np.ndarray, added: Mapping[str, np.ndarray]) -> dict[str, ImageSet]:
+    """For each entry the images of `base` and its added rows, balanced to one number per class for all entries.
+
+    So every training of the comparison takes equally many steps, if every entry has the same classes.
+    """
+    sets: dict[str, Any] = {name: images.take(np.concatenate([base, rows])) for name, rows in added.items()}
+    largest = max(int(found.labels.bincount().max()) for found in sets.values())
+    return {name: balanced(found, largest) for name, found in sets.items()}

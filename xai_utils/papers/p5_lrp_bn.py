@@ -1,0 +1,470 @@
+"""Paper 5: LRP for Branch Networks on road cracks: what maps are compared with, and by what (P5.1 to P5.9)."""
+
+import copy
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xai_utils.data.imageset import ImageSet
+from xai_utils.explain.components import c1c
+from xai_utils.explain.lrp_bn import LRPBN
+from xai_utils.metrics import faithfulness, localization, measured, statistics
+from xai_utils.models import abn
+from xai_utils.seeds import derive, generator, seed_everything
+from xai_utils.suite import claims
+
+METHODS = ("RISE", "Grad-CAM", "LRP", "ABN", "LRP-BN")  # of the paper's tables
+BASELINES = ("zero", "black", "blur")
+FIXED = 0.15  # share of the maximum: the one threshold of IoU besides the sweep
+SWEEP = tuple(round(0.05 * k, 2) for k in range(1, 20))  # shares of the maximum
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of each channel, over the training images: what the networks' input is scaled by."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# data and networks ----------------------------------------------------------------------------------------------
+
+
+def scale_of(images: ImageSet) -> Scale:
+    """The scale of a set of training images."""
+    pixels = images.images.double()
+    return Scale(tuple(pixels.mean((0, 2, 3)).tolist()), tuple(pixels.std((0, 2, 3)).clamp(min=1e-6).tolist()))
+
+
+def scaled(pixels: Tensor, scale: Scale) -> Tensor:
+    """Images (N, C, H, W) in [0, 1], minus the mean and divided by the deviation."""
+    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in scale)
+    return (pixels - mean) / std
+
+
+def network(kind: str, depth: int, n_classes: int, width: int, channels: int, seed: int, **options: Any) -> nn.Module:
+    """An untrained "abn" or "resnet" whose random weights follow from `seed` alone.
+
+    Weights lie channels-last, which trains a fifth faster on a CPU.
+
+    Args:
+        kind: "abn" (§4.1) or "resnet", its plain backbone.
+        depth: 18, 34 or 50.
+        n_classes: number of outputs.
+        width: channels of the stem.
+        channels: of the images.
+        seed: of the weights.
+        options: of `AttentionBranchNetwork`, for "abn" alone: theta, blocks, residual, max_pool.
+
+    Raises:
+        ValueError: another kind, or what the network refuses.
+    """
+    if kind not in ("abn", "resnet") or depth not in abn.RESNETS:
+        expected = f"'abn' or 'resnet', and one of {', '.join(map(str, abn.RESNETS))}"
+        raise ValueError(f"kind is {kind!r} and depth {depth!r}; expected {expected}")
+    seed_everything(derive(seed, kind))
+    if kind == "abn":
+        model = abn.AttentionBranchNetwork(depth, n_classes, width, channels, **options)
+    else:
+        model = abn.RESNETS[depth](n_classes, width, channels)
+    return model.to(memory_format=torch.channels_last)
+
+
+def with_theta(model: abn.AttentionBranchNetwork, theta: float) -> abn.AttentionBranchNetwork:
+    """A copy of a trained network with another θ_α, from 0 to 1; ValueError for any other number."""
+    return _copied(model, abn.Threshold(theta))
+
+
+def without_gate(model: abn.AttentionBranchNetwork) -> abn.AttentionBranchNetwork:
+    """A copy of a trained network whose α′ is 1 everywhere: its perception branch sees h as it is."""
+    return _copied(model, _Open())
+
+
+class _Open(nn.Module):
+    """An attention map of ones."""
+
+    def forward(self, attention: Tensor) -> Tensor:
+        return torch.ones_like(attention)
+
+
+def _copied(model: abn.AttentionBranchNetwork, threshold: nn.Module) -> abn.AttentionBranchNetwork:
+    changed = copy.deepcopy(model)
+    changed.threshold = threshold
+    return changed
+
+
+def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor], _generator: torch.Generator) -> dict[str, Tensor]:
+    """Cross-entropy and accuracy of a batch, as `training.fit` takes them."""
+    logits = model(batch[0])
+    accuracy = (logits.argmax(1) == batch[1]).float().mean()
+    return {"loss": F.cross_entropy(logits, batch[1]), "accuracy": accuracy}
+
+
+def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Flips, rotation by any angle and crops of at least 80 % of the side (§5.1), in one resampling; borders reflect.
+
+    Resampling blurs, and the images that are judged are sharp. So half of the images keep their pixels: they are
+    flipped, turned by quarters, and moved by whole pixels, a tenth of the side at most. For square images: others would
+    be sheared.
+
+    Args:
+        batch: images (N, C, H, W), of any scale, and labels.
+        generator: on the CPU.
+    """
+    images, labels = batch
+    n, side = len(images), images.shape[-1]
+    turn = torch.rand(n, generator=generator)
+    size = 0.8 + 0.2 * torch.rand(n, generator=generator)
+    move = torch.rand(n, 2, generator=generator) * 2 - 1
+    flip = (torch.rand(n, generator=generator) < 0.5).float() * 2 - 1
+    sharp = torch.rand(n, generator=generator) < 0.5
+    shift = torch.where(sharp[:, None], (side / 10 * move).round() * 2 / side, move * (1 - size)[:, None])
+    turn, size = torch.where(sharp, (4 * turn).floor() / 4, turn) * 2 * math.pi, torch.where(sharp, 1.0, size)
+    cos, sin = turn.cos() * size, turn.sin() * size
+    rows = torch.stack([cos * flip, -sin, shift[:, 0]], 1), torch.stack([sin * flip, cos, shift[:, 1]], 1)
+    grid = F.affine_grid(torch.stack(rows, 1).to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False), labels
+
+
+def crack_crops(images: ImageSet, n: int) -> ImageSet:
+    """The first n images with a crack whose mask marks something: those that maps are measured on.
+
+    From each road segment in turn, so that the first few come from as many segments as there are.
+    """
+    rows = np.flatnonzero(
+        (images.labels.numpy() == images.class_names.index("crack")) & images.masks.any((1, 2)).numpy()
+    )
+    if images.groups is not None:
+        turn = pd.Series(rows).groupby(np.asarray(images.groups)[rows]).cumcount()
+        rows = rows[np.argsort(turn, kind="stable")]
+    return images.take(rows[:n])
+
+
+# maps to compare with -------------------------------------------------------------------------------------------
+
+
+def references(masks: Tensor, seed: int) -> dict[str, Tensor]:
+    """Maps (N, H, W) that no network made, from the true masks (N, H, W): what does a perfect or a blind map score?
+
+    true mask: 1 on the crack. dilated: 1 within 1/28 of the side of it, as wide as a cell of C1C. blurred: the mask
+    under a Gaussian of 1/28 of the side. box: 1 in the mask's bounding box. Gaussian: centred, a quarter of the side
+    wide. uniform: 1. random: drawn from `seed`. Equal pixels count in reading order when they are inserted or deleted.
+    """
+    n, height, width = masks.shape
+    reach = max(1, round(height / 28))
+    mask = masks.float()
+    wide = F.max_pool2d(mask[:, None], 2 * reach + 1, 1, reach)[:, 0]
+    blurred = ndimage.gaussian_filter(mask.numpy(), (0, reach, reach))
+    rows, columns = masks.any(2), masks.any(1)
+
+    def between(found: Tensor) -> Tensor:  # from the first to the last True of each row
+        forwards = found.long().cumsum(1) > 0
+        return forwards & (found.flip(1).long().cumsum(1).flip(1) > 0)
+
+    y, x = (torch.arange(side) / (side - 1) - 0.5 for side in (height, width))
+    centred = torch.exp(-8 * (y[:, None] ** 2 + x**2))
+    return {
+        "true mask": mask,
+        "dilated mask": wide,
+        "blurred mask": torch.from_numpy(blurred),
+        "box": (between(rows)[:, :, None] & between(columns)[:, None]).float(),
+        "Gaussian": centred.expand(n, -1, -1).clone(),
+        "uniform": torch.ones(n, height, width),
+        "random": torch.rand(n, height, width, generator=generator(seed, "random map")),
+    }
+
+
+# how maps are compared ------------------------------------------------------------------------------------------
+
+
+def faithful(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    maps: Mapping[str, Tensor],
+    scale: Scale,
+    *,
+    baseline: str = "zero",
+    steps: int = 28,
+    choices: Sequence[bool] = (False, True),
+) -> pd.DataFrame:
+    """Insertion, deletion and ID score (eq. (7), (8)) of every map, with and without C1C.
+
+    Args:
+        model: whose probabilities are followed.
+        images: (N, C, H, W), scaled, on the model's device.
+        labels: the class whose probability is followed (N,): the true one.
+        maps: name -> (N, H, W).
+        scale: of the images, for the baseline "black".
+        baseline: one of `BASELINES`: 0 after scaling (the training images' mean), black (0 before it), or a blur.
+        steps: of the curves.
+        choices: without C1C, with it, or both.
+
+    Returns:
+        A row per map, C1C (False, True) and image: map, c1c, image, insertion, deletion, id_score.
+    """
+    rows = []
+    for name, values in maps.items():
+        for chosen in choices:
+            saliency = c1c(values) if chosen else values
+            found = faithfulness.insertion_deletion(
+                model, images, saliency.to(images.device), labels, steps=steps, baseline=baseline, normalization=scale
+            )
+            columns = {"insertion": found.insertion_auc, "deletion": found.deletion_auc, "id_score": found.id_score}
+            columns = {column: numbers.double().cpu().numpy() for column, numbers in columns.items()}
+            rows.append(pd.DataFrame({"map": name, "c1c": chosen, "image": np.arange(len(values)), **columns}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def located(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
+    """How maps (N, H, W) lie on the cracks (N, H, W); a row per map and image.
+
+    best_iou, mean_iou: over thresholds from 5 to 95 % of the maximum, the best one chosen image by image. iou: at 15 %.
+    pointing: share of the highest pixels that are on the crack (mostly one: 0 or 1). strong: share of pixels at or
+    above half of the maximum. coverage: share of the crack that is. outside: share of the positive sum that is not on
+    the crack. A map without positive values: IoU, pointing, strong and coverage 0, outside as for a uniform map.
+
+    Negative values count as 0, and then a map's lowest value is set to 0: RISE's lies far above it, and any share of
+    the maximum would take in the whole image. A flat map stays as it is.
+    """
+    rows = []
+    area = masks.double().mean((1, 2))
+    for name, values in maps.items():
+        values = values.clamp(min=0)
+        lowest = values.amin((1, 2), keepdim=True)
+        values = torch.where(values.amax((1, 2), keepdim=True) > lowest, values - lowest, values)
+        sweep = localization.iou(values, masks, [FIXED, *SWEEP], of="maximum").double()
+        half = values.amax((1, 2), keepdim=True) / 2
+        high = (values >= half) & (values > 0)
+        inside = localization.energy_inside(values, masks).double()
+        columns = {
+            "iou": sweep[:, 0],
+            "best_iou": sweep[:, 1:].amax(1),
+            "mean_iou": sweep[:, 1:].mean(1),
+            "pointing": (localization.pointing_game(values, masks) * (values.amax((1, 2)) > 0)).double(),
+            "strong": high.double().mean((1, 2)),
+            "coverage": (high & masks).sum((1, 2)) / masks.sum((1, 2)),
+            "outside": 1 - torch.where(inside.isnan(), area, inside),
+        }
+        columns = {column: numbers.double().numpy() for column, numbers in columns.items()}
+        rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def key(name: str) -> str:
+    """A map's name as part of a metric's id: "Grad-CAM" is gradcam, "LRP-BN" lrp_bn, "θ = 0.5" theta_0_5."""
+    plain = {"Grad-CAM": "gradcam"}.get(name, name).replace("θ", "theta").lower()
+    return re.sub("[^a-z0-9]+", "_", plain).strip("_")
+
+
+def tables(found: pd.DataFrame) -> pd.DataFrame:
+    """Tables 2 and 3: the paper's mean beside the run's, a row per method.
+
+    Args:
+        found: the metrics P5.1.<method>.<column>, as `Run.table` gives them. One that is not there: NaN.
+    """
+    paper = {value.id: value.value for value in claims.load().papers["05_lrp_bn"].reported("P5.1")}
+    rows = {}
+    for name in METHODS:
+        for column in ("accuracy", "insertion", "deletion", "id_score", "iou"):
+            metric = f"P5.1.{key(name)}.{column}"
+            ours = found["value"].get(metric, math.nan)
+            rows.setdefault(name, {}).update({(column, "paper"): paper[metric], (column, "ours"): ours})
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.set_axis(pd.MultiIndex.from_tuples(table.columns), axis=1).rename_axis("map")
+
+
+def supported(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
+    """Where maps (N, H, W) are above 0; a row per map and image: the share of the crack (N, H, W), and of the image."""
+    rows = []
+    for name, values in maps.items():
+        kept = values > 0
+        columns = {"crack": (kept & masks).sum((1, 2)) / masks.sum((1, 2)), "area": kept.double().mean((1, 2))}
+        columns = {column: numbers.double().numpy() for column, numbers in columns.items()}
+        rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def last_block(model: nn.Module) -> str:
+    """Name of the last residual block (of a ResNet: its last stage): the layer for Grad-CAM."""
+    if isinstance(model, abn.AttentionBranchNetwork):
+        return [f"perception.{name}" for name, _ in model.perception.named_children() if name.startswith("block")][-1]
+    return "layer4"
+
+
+def by_map(table: pd.DataFrame, column: str, **where: Any) -> dict[str, np.ndarray]:
+    """One column of `faithful` or `located` as name -> (N,), in the order of the images; `where` picks rows."""
+    for name, value in where.items():
+        table = table[table[name] == value]
+    if table.duplicated(["map", "image"]).any():
+        raise ValueError(f"{column}: several rows for a map and image; pick some, by c1c=False for example")
+    return {name: part.sort_values("image")[column].to_numpy() for name, part in table.groupby("map", sort=False)}
+
+
+def paired(
+    values: Mapping[str, np.ndarray], ours: str, clusters: np.ndarray | None, seed: int, others: Sequence[str] = METHODS
+) -> pd.DataFrame:
+    """`ours` minus each of `others`, image by image: difference, low, high, and p of a permutation test, Holm-adjusted.
+
+    Clusters (road segments) are drawn, and change their sign, as a whole. Fewer than two of them: NaN.
+    """
+    rows, test = {}, partial(statistics.permutation_test, paired=True, clusters=clusters, seed=seed)
+    for other in others:
+        if other != ours:
+            gain = measured.interval(values[ours] - values[other], clusters, seed)
+            p = math.nan if gain["value"] is None else test(values[ours], values[other]).p
+            rows[other] = {name: gain.get(name) for name in ("value", "low", "high")} | {"p": p}
+    table = pd.DataFrame(rows).T.astype(float).rename(columns={"value": "difference"})
+    p = table["p"].to_numpy()
+    return table.assign(p_holm=p if np.isnan(p).any() else statistics.holm(p))
+
+
+def smallest(table: pd.DataFrame, n: int) -> measured.Measured:
+    """The smallest difference of `paired`, with the smallest ends: "above each of the others" is "low above 0".
+
+    All must hold for that, so no correction is needed. The ends may be those of different others. "high below 0" is no
+    test: any one of them suffices, so it errs up to as many times as often.
+    """
+    value, low, high = (float(table[column].min()) for column in ("difference", "low", "high"))
+    if math.isnan(low):
+        return {"value": None, "n": n, "note": "fewer than two road segments"}
+    return {"value": value, "n": n, "low": low, "high": high}
+
+
+def worst_p(table: pd.DataFrame, n: int) -> measured.Measured:
+    """The largest p of `paired`, Holm-adjusted: "significantly above each other" is "below 0.05"."""
+    p = float(table["p_holm"].max())
+    return {"value": None, "n": n, "note": "fewer than two road segments"} if math.isnan(p) else {"value": p, "n": n}
+
+
+def above_any(
+    values: Mapping[str, np.ndarray], ours: str, clusters: np.ndarray | None, seed: int, others: Sequence[str] = METHODS
+) -> measured.Measured:
+    """The largest difference of `ours` to one of `others`, with simultaneous ends: "above one" is "low above 0".
+
+    One suffices for that, so each interval is one of 1 − 0.05 / number of others (Bonferroni); the ends are the largest
+    ones. Fewer than two clusters: undefined.
+    """
+    rivals, n = [name for name in others if name != ours], len(values[ours])
+    if (n if clusters is None else len(set(clusters))) < 2:
+        return {"value": None, "n": n, "note": "fewer than two road segments"}
+    level = 1 - 0.05 / len(rivals)
+    interval = partial(statistics.bootstrap, clusters=clusters, seed=seed, confidence=level)
+    found = [interval(values[ours] - values[name]) for name in rivals]
+    ends = {end: max(getattr(each, end) for each in found) for end in ("value", "low", "high")}
+    return {"n": n, **ends}
+
+
+def with_intervals(table: pd.DataFrame, column: str, clusters: np.ndarray | None, seed: int) -> pd.DataFrame:
+    """One column of `faithful`: its mean over images and the interval over clusters, a row per map; columns by C1C."""
+    parts = {}
+    for title, chosen in {"as it is": False, "with C1C": True}.items():
+        rows = {}
+        for name, values in by_map(table, column, c1c=chosen).items():
+            found = measured.interval(values, clusters, seed)
+            rows[name] = {"mean": values.mean(), "low": found.get("low"), "high": found.get("high")}
+        parts[title] = pd.DataFrame.from_dict(rows, orient="index")
+    return pd.concat(parts, axis=1)
+
+
+def conclusions(
+    scores: pd.DataFrame, lies: pd.DataFrame | None, clusters: np.ndarray | None, seed: int
+) -> pd.DataFrame:
+    """What one would conclude from the tables, each as a paired difference: LRP-BN above each rival, C1C, wider masks.
+
+    Args:
+        scores: of `faithful`; rows without C1C are compared. A conclusion about a map that is not there is left out.
+        lies: of `located`, for IoU; None leaves it out.
+        clusters: road segments, or None.
+        seed: of the intervals.
+
+    Returns:
+        A row per conclusion: difference, low, high, holds ("yes": all of the interval is above 0, "no": below, "open").
+    """
+    of = {column: by_map(scores, column, c1c=False) for column in ("insertion", "id_score")}
+    if lies is not None:
+        of["iou"] = by_map(lies, "iou")
+    asked = {f"{column}: LRP-BN above {name}": (column, "LRP-BN", name) for column in of for name in METHODS[:-1]}
+    asked["id_score: C1C raises it (LRP-BN above R ⊙ α′)"] = ("id_score", "LRP-BN", "$R\\odot\\alpha'$")
+    for wider in ("dilated mask", "blurred mask"):
+        asked[f"id_score: {wider} above the true one"] = ("id_score", wider, "true mask")
+    rows = {}
+    for conclusion, (column, one, other) in asked.items():
+        if one in of[column] and other in of[column]:
+            found = measured.interval(of[column][one] - of[column][other], clusters, seed)
+            low, high = (math.nan if found.get(end) is None else found[end] for end in ("low", "high"))
+            value = math.nan if found["value"] is None else found["value"]
+            answer = "yes" if low > 0 else "no" if high < 0 else "open"
+            rows[conclusion] = {"difference": value, "low": low, "high": high, "holds": answer}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("conclusion")
+
+
+def agreement(here: pd.DataFrame, there: pd.DataFrame) -> measured.Measured:
+    """Share of the conclusions of two sets, as `conclusions` gives them, with the same answer, "yes" or "no", in both.
+
+    n counts the conclusions that both sets know.
+    """
+    one, two = here["holds"].align(there["holds"], join="inner")
+    if not len(one):
+        return {"value": None, "n": 0, "note": "no conclusion in both sets"}
+    return {"value": float(((one == two) & (one != "open")).mean()), "n": len(one)}
+
+
+def border_contrast(images: Tensor, masks: Tensor) -> np.ndarray:
+    """How much darker or brighter a crack is than what lies around it (N,): |difference of means| / deviation around.
+
+    Args:
+        images: (N, C, H, W) in [0, 1]; channels are averaged. A deviation below one grey level counts as one.
+        masks: (N, H, W), not empty. Around = within 1/14 of the side, and not on the crack; nothing
+            around: 0.
+    """
+    grey, reach = images.mean(1).double(), max(1, round(masks.shape[1] / 14))
+    wide = F.max_pool2d(masks.float()[:, None], 2 * reach + 1, 1, reach)[:, 0] > 0
+    around = wide & ~masks
+
+    def mean(values: Tensor, where: Tensor) -> Tensor:
+        return (values * where).sum((1, 2)) / where.sum((1, 2)).clamp(min=1)
+
+    middle = torch.where(around.any(2).any(1), mean(grey, around), mean(grey, masks))
+    spread = mean((grey - middle[:, None, None]) ** 2, around).sqrt()
+    return ((mean(grey, masks) - middle).abs() / spread.clamp(min=1 / 255)).numpy()
+
+
+def conservation(explainer: LRPBN, images: Tensor, target: Tensor) -> dict[str, np.ndarray]:
+    """Relative error of the relevance sum, image by image, against the sum of both starts (P5.7).
+
+    branch: what is lost in the attention branch and at the gate: what eq. (4) adds is only what arrives there. skip:
+    what is lost at the skip connections outside of it (the sums of eq. (5), and the down-sampling shortcuts beside
+    them). other: everywhere else, in layers without a positive contribution. Each is |absorbed| / |the starts|.
+    """
+    rows = []
+    for image, label in zip(images.split(1), target.split(1), strict=True):
+        explainer.attribute(image, label)
+        ledger = explainer.ledger
+        total = abs(ledger["relevance_out"].iloc[-1])
+        steps = ledger.iloc[:-1]
+        branch = (steps["module"] == "Gate") | steps["layer"].str.startswith("attention.")
+        skip = ~branch & ((steps["module"] == "Add") | steps["layer"].str.contains("downsample"))
+        lost = steps["absorbed"].abs()
+        rows.append([lost[chosen].sum() / total for chosen in (branch, skip, ~branch & ~skip)])
+    return dict(zip(("branch", "skip", "other"), np.array(rows, dtype=float).T, strict=True))
+
+
+def component_on_crack(maps: Tensor, masks: Tensor, size: int = 28) -> np.ndarray:
+    """Share (N,) of the component that C1C keeps of each map (N, H, W) that lies within a cell of the crack (N, H, W).
+
+    In cells of size × size. A cell is on the crack if any of its pixels is; its eight neighbours are within a cell of
+    it, as a crack is often narrower than a cell. NaN for a map of which nothing is kept.
+    """
+    kept = c1c(F.adaptive_avg_pool2d(maps[:, None], size)[:, 0], size=size) > 0
+    crack = F.max_pool2d(F.adaptive_max_pool2d(masks.float()[:, None], size), 3, 1, 1)[:, 0] > 0
+    with np.errstate(invalid="ignore"):
+        return (kept & crack).sum((1, 2)).double().numpy() / kept.sum((1, 2)).double().numpy()

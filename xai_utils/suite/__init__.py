@@ -1,0 +1,5 @@
+"""The suite around the library: parameters, runs, records, verdicts, reports and the batch. Loaded on first use."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,195 @@
+"""Which runs of papers × arms × seeds a batch still has to do, and why: the Snakefile's plan and its summary."""
+
+import ast
+import functools
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from xai_utils.data import store
+from xai_utils.suite import run as experiment
+from xai_utils.suite.run import Record
+
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
+
+
+class Job(NamedTuple):
+    """One run, and why it has to be done; no reason: its record is there and current."""
+
+    profile: str
+    paper: str
+    arm: str
+    seed: int
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """Folder of the run below the results."""
+        return f"{self.profile}/{self.paper}/{self.arm}/seed_{self.seed}"
+
+
+def seeds_of(text: str) -> list[int]:
+    """Seeds named as "0..2", "0,3" or "0..1,5"; ValueError for anything else."""
+    found = []
+    for part in _words(text):
+        match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", part, re.ASCII)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"SEEDS: {part!r} is no seed or range of seeds; write 0..2 or 0,3")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(found))
+
+
+def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root: Path | None = None) -> list[Job]:
+    """All runs that are asked for, in the order of papers, arms and seeds, those that are current too.
+
+    A record is current if it is whole, stands in its own folder, was made with the parameters of its profile, and the
+    notebook, the profile, the arm's settings, the modules and the data sets that it names are what they were. Contents
+    are compared, not times: in a fresh clone a committed record is as current as where it was made.
+
+    Args:
+        profile: folder of notebooks/profiles.
+        papers: notebook stems, separated by blanks or commas; none: every notebook.
+        arms: of every paper; none: the first arm of each; "all": all arms of each.
+        seeds: as `seeds_of` reads them.
+        root: the checkout; default: the repository.
+
+    Raises:
+        ValueError: an unknown paper, profile or arm, seeds that are none; it says which there are.
+    """
+    root, jobs = root or store.repository_root(), []
+    there = sorted(path.stem for path in (root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if unknown := [paper for paper in _words(papers) if paper not in there]:
+        raise ValueError(f"PAPERS: no notebook {', '.join(unknown)}; there are: {', '.join(there) or 'none'}")
+    if not there:
+        raise ValueError(f"no notebook such as 01_id_cvae_morphing.ipynb in {root / 'notebooks'}")
+    wanted = seeds_of(seeds) or [0]
+    for paper in dict.fromkeys(_words(papers) or there):
+        profiles = sorted(path.parent.name for path in (root / "notebooks/profiles").glob(f"*/{paper}.yaml"))
+        if profile not in profiles:
+            raise ValueError(f"PROFILE: {paper} has no profile {profile!r}; it has: {', '.join(profiles) or 'none'}")
+        try:
+            known = experiment.arms(paper, root)
+        except UNREADABLE:
+            known = list(dict.fromkeys(_words(arms))) or ["main"]
+        chosen = known if _words(arms) == ["all"] else list(dict.fromkeys(_words(arms))) or known[:1]
+        if unknown := [arm for arm in chosen if arm not in known]:
+            raise ValueError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(known)}, or say all")
+        for arm in chosen:
+            jobs += [reasoned(Job(profile, paper, arm, seed, ""), root) for seed in wanted]
+    return jobs
+
+
+def reasoned(job: Job, root: Path | None = None) -> Job:
+    """The job with the reason that it has now to be done; "" if its record is current.
+
+    A notebook, profile or parameter schema that cannot be read is a reason too: the run will say more.
+    """
+    root = root or store.repository_root()
+    try:
+        expected = _parameters(root, job.paper, job.profile)
+        return job._replace(reason=_reason(job, expected, root))
+    except UNREADABLE as error:
+        return job._replace(reason=f"its notebook, profile or parameters cannot be read ({error})".replace("\n", " "))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\s,]+", text)
+
+
+def _parameters(root: Path, paper: str, profile: str) -> dict[str, Any]:
+    """What a run of the profile gets: the literals of the notebook's cell tagged parameters, then the profile's."""
+    files = root / f"notebooks/{paper}.ipynb", root / f"notebooks/profiles/{profile}/{paper}.yaml"
+    return _read(*files, *(path.stat().st_mtime_ns for path in files))
+
+
+@functools.lru_cache(maxsize=64)
+def _read(notebook: Path, profile: Path, *_modified_ns: int) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell.get("metadata", {}).get("tags", ()):
+            for node in ast.parse("".join(cell["source"])).body:
+                if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                    value = ast.literal_eval(node.value)
+                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                        if isinstance(target, ast.Tuple):
+                            values |= zip((name.id for name in target.elts), value, strict=True)
+                        else:
+                            values[target.id] = value
+    return values | (yaml.safe_load(profile.read_text("utf-8")) or {})
+
+
+def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
+    """Why the run has to be done; "" if its record is current."""
+    path = experiment.results_root() / run.key / "record.json"
+    if (path.parent / "notebook.failed.ipynb").is_file():
+        return "its last run failed"
+    try:
+        record = experiment.load_record(path)
+    except FileNotFoundError:
+        return "no record"
+    except ValueError as error:
+        return f"unusable record: {str(error).partition(': ')[0].removeprefix(str(path)).strip(' :')}"
+    if (record.profile, record.paper, record.arm, record.seed) != run[:4]:
+        return f"the record of {record.profile}/{record.paper}/{record.arm}/seed_{record.seed} lies in its place"
+    own = {"profile": run.profile, "arm": run.arm, "seed": run.seed, "device": record.parameters.get("device")}
+    wanted = {name: value for name, value in (dict(expected) | own).items() if name in {*record.parameters, *expected}}
+    if other := sorted(n for n in wanted if not _equal(record.parameters.get(n), wanted[n])):
+        return f"made with other parameters: {', '.join(other)}"
+    if changed := experiment.stale(record, root) + _other_data(record, root):
+        return f"changed since: {', '.join(changed)}"
+    if any(path.parent.glob("notebook.running-*.ipynb")):
+        return "its last run was broken off"
+    if not (path.parent / "notebook.ipynb").is_file():
+        return "no executed notebook beside the record"
+    return ""
+
+
+def _equal(one: Any, two: Any) -> bool:
+    one, two = (list(value) if isinstance(value, tuple) else value for value in (one, two))
+    return one == two
+
+
+def _other_data(record: Record, root: Path) -> list[str]:
+    """Data sets of the registry that had another checksum when the record was made; own folders are not compared."""
+    known, changed = store.registry(), []
+    for source in record.provenance.data:
+        if source.name in known and (files := known[source.name].files):
+            checksums = {file.path: file.sha256 for file in files}
+            now = {store.sha256_of_lines(checksums) if len(files) > 1 else files[0].sha256}
+            lists = root / f"data/splits/{source.name}.csv"  # some families count their list of crops in
+            if lists.is_file():
+                digest = hashlib.sha256(lists.read_bytes()).hexdigest()
+                now.add(store.sha256_of_lines(checksums | {f"splits/{lists.name}": digest}))
+            changed += [f"data set {source.name}"] * (source.variant != "own" and source.sha256 not in now)
+    return changed
+
+
+def summary(jobs: Sequence[Job], logs: Path) -> str:
+    """What a batch did: a line for each run that failed or was not reached, with where its error stands.
+
+    Args:
+        jobs: that the batch had to do, as they are now: a `reason` says that there is no current record.
+        logs: folder with "<profile>.<paper>.<arm>.seed_<k>.log" of each run that was begun.
+    """
+    lines, root = [f"batch: {sum(not job.reason for job in jobs)} of {len(jobs)} runs done"], experiment.results_root()
+    for job in jobs:
+        if not job.reason:
+            continue
+        log, failed = logs / f"{job.key.replace('/', '.')}.log", root / job.key / "notebook.failed.ipynb"
+        if not log.is_file():
+            lines.append(f"NOT RUN  {job.key}")
+            continue
+        said = [line.rstrip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+        errors = [k for k, line in enumerate(said) if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
+        told = said[errors[-1] :] if errors else said[-1:]
+        told = told or ["ended without a word: killed, out of time, out of memory?"]
+        more = itertools.takewhile(lambda line: line.startswith("  "), told[1:])  # an error of several lines
+        lines += [f"FAILED   {job.key}: {job.reason}", *[f"         {line}" for line in (told[0], *more)]]
+        lines += [f"         {log}", *[f"         {failed}"] * failed.is_file()]
+    return "\n".join(lines)

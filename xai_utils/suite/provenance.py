@@ -1,0 +1,182 @@
+"""Where a run's numbers come from: code, machine, packages, and hashes of everything that computed.
+
+Nothing here holds a user name, a host name or an absolute path: records are published.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+import xai_utils
+
+SOURCES = Path(xai_utils.__file__).parent.parent  # names of modules in a record are relative to this folder
+# They write numbers down, they do not make them: editing them leaves a record fresh.
+WRITERS = frozenset(
+    f"xai_utils/{n}.py" for n in ("suite/run", "suite/provenance", "suite/claims", "suite/report", "plot")
+)
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas", "pillow", "matplotlib")
+PACKAGES += ("captum", "lime", "shap")
+
+
+def _canonical(node: Any) -> str:
+    """Text of a syntax tree that is equal on Python 3.11 to 3.13: what differs between them is left out.
+
+    That is None, empty lists, ``kind`` (the ``u`` of ``u""``) and ``type_params``; and, as they compute nothing,
+    statements that are only a string (docstrings).
+    """
+    if isinstance(node, list):
+        if node and isinstance(node[0], ast.stmt):
+            node = [n for n in node if not (isinstance(n, ast.Expr) and isinstance(getattr(n.value, "value", 0), str))]
+        return "[" + ",".join(_canonical(n) for n in node) + "]"
+    if not isinstance(node, ast.AST):
+        return ascii(node)  # not repr: which characters it escapes depends on the Unicode tables
+    parts = [
+        f"{name}={text}"
+        for name, value in ast.iter_fields(node)
+        if value is not None and name not in ("kind", "type_params") and (text := _canonical(value)) != "[]"
+    ]
+    return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_python(source: str) -> str:
+    """Hash of what the source computes: docstrings, comments and layout do not count."""
+    return _digest(_canonical(ast.parse(source)))
+
+
+def _cell_text(source: str) -> str:
+    """One code cell's canonical text; IPython's magics count as the text that they are."""
+    try:
+        return _canonical(ast.parse(source))  # first as it stands: a line may well begin with an operator %
+    except SyntaxError:
+        pass
+    lines = source.splitlines()
+    for i, line in enumerate(lines):
+        bare = line.lstrip()
+        if bare.startswith(("%", "!")):
+            lines[i] = f"{line[: len(line) - len(bare)]}__magic__({bare.strip()!r})"
+    try:
+        return _canonical(ast.parse("\n".join(lines)))
+    except SyntaxError:  # a %%bash cell, say
+        return ascii([line.rstrip() for line in source.strip().splitlines()])
+
+
+def hash_notebook(text: str) -> str:
+    """Hash of a notebook's code cells; parameters, outputs, prose, metadata and comments do not count."""
+    cells = []
+    for cell in json.loads(text)["cells"]:
+        tags = cell.get("metadata", {}).get("tags", [])
+        if cell["cell_type"] == "code" and not {"parameters", "injected-parameters"} & set(tags):
+            cells.append(_cell_text("".join(cell["source"])))
+    return _digest("\n".join(c for c in cells if c != "Module()"))
+
+
+@functools.lru_cache(maxsize=512)
+def _hash_file(path: Path, modified_ns: int, size: int) -> str:
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix == ".ipynb":
+            return hash_notebook(text)
+        if path.suffix == ".py":
+            return hash_python(text)
+        if path.suffix == ".csv":
+            return _digest(text)
+        return _digest(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))  # parsed: layout is no content
+    except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be hashed, it is not a valid {path.suffix} file ({error}).") from error
+
+
+def hash_file(path: Path) -> str:
+    """Content hash (16 hex digits) of a ``.py``, ``.ipynb``, ``.yaml`` or ``.csv`` file.
+
+    ValueError if it cannot be parsed.
+    """
+    stat = path.stat()
+    return _hash_file(path, stat.st_mtime_ns, stat.st_size)
+
+
+def module_hashes(root: Path, paper: str, profile: str) -> dict[str, str]:
+    """Hashes of the package's loaded modules, of the paper's notebook and of its profile, by relative path.
+
+    With a module that reads data come its lists of images and boxes, data/splits and data/boxes: those whose name
+    begins as the module's does, or the other way round. ``__init__.py`` files (re-exports) and the modules of
+    ``WRITERS`` are left out; so is what does not exist.
+    """
+    hashes = {}
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        if name.partition(".")[0] == "xai_utils" and path.suffix == ".py" and path.name != "__init__.py":
+            key = path.relative_to(SOURCES).as_posix()
+            if key not in WRITERS:
+                hashes[key] = hash_file(path)
+    readers = [Path(key).stem for key in hashes if key.startswith("xai_utils/data/")]
+    lists = [path for folder in ("splits", "boxes") for path in (root / "data" / folder).glob("*.csv")]
+    used = [path for path in lists if any(r.startswith(path.stem) or path.stem.startswith(r) for r in readers)]
+    keys = [path.relative_to(root).as_posix() for path in used]
+    for key in (*keys, f"notebooks/{paper}.ipynb", f"notebooks/profiles/{profile}/{paper}.yaml"):
+        if (root / key).is_file():
+            hashes[key] = hash_file(root / key)
+    return dict(sorted(hashes.items()))
+
+
+def git_state(root: Path) -> tuple[str, bool | None]:
+    """Commit and whether the tree is dirty; ("unknown", None) without git or outside a checkout.
+
+    Dirty: tracked changes outside ``results/``, or an untracked file in the package.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    try:
+        prefix, commit = git("rev-parse", "--show-prefix", "HEAD").split("\n")[:2]
+        changes = git("status", "--porcelain", "--untracked-files=all", "--", ".", ":!results").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", None
+    if prefix:  # the folder was unpacked inside somebody else's checkout
+        return "unknown", None
+    return commit, any(not c.startswith("??") or c[3:].strip('"').startswith("xai_utils/") for c in changes)
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python's own, shorter name
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or platform.machine()])[0]
+
+
+def environment() -> dict[str, Any]:
+    """Python, packages, platform, hardware, PyTorch's threads and peak memory so far, as a record holds them."""
+    import torch  # here: what only reads records does without its two seconds
+
+    affinity = getattr(os, "sched_getaffinity", None)  # the cores that this process may use; Linux only
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "hardware": {
+            "cpu": _cpu_name(),
+            "cores": len(affinity(0)) if affinity else psutil.cpu_count() or 1,
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+            "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        },
+        "threads": torch.get_num_threads(),
+        "peak_memory_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),  # bytes there, KiB here
+    }

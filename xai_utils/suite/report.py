@@ -1,0 +1,470 @@
+"""The papers against their reproduction: tables from records, a diff of two results trees, the printed report.
+
+    python -m xai_utils.suite.report [--profile quick] [--check] [--results FOLDER]
+    python -m xai_utils.suite.report diff A B | export | readme
+
+Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from xai_utils.data.store import repository_root, resolve
+from xai_utils.metrics.statistics import mean_std
+from xai_utils.suite import claims
+from xai_utils.suite import run as experiment
+from xai_utils.suite.run import Record
+
+_COLUMNS = (6, 34, 38, 36)  # of the printed suite table: 120 characters with the gaps
+Folder = str | Path | None
+
+
+def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Record], list[str]]:
+    """Records of a results tree (default $XAI_RESULTS, else results/), and the problems of those left out.
+
+    Left out, each with its path: what cannot be read (half a record, another schema version), what lies under
+    another key than its own, and a seed whose parameters differ from those of its arm's lowest seed.
+    """
+    root, found, problems = resolve(results or experiment.results_root()), [], []
+    for path in sorted(root.rglob("record.json")):
+        if any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue  # a folder that a killed run was writing
+        try:
+            found.append((path, experiment.load_record(path)))
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    records: dict[tuple[str, str, str], list[Record]] = {}
+    for path, record in sorted(found, key=lambda entry: (entry[1].seed, entry[0])):
+        key = (record.profile, record.paper, record.arm)
+        own = root.joinpath(*key, f"seed_{record.seed}", "record.json")
+        if path != own:
+            problems.append(f"{path}: is the record of {'/'.join(own.relative_to(root).parts[:-1])}; move or delete it")
+            continue
+        if profile and record.profile != profile:
+            continue
+        first = records.setdefault(key, [record])[0]
+        one, two = (r.parameters | r.settings for r in (first, record))
+        if other := sorted(n for n in {*one, *two} - {"seed"} if one.get(n) != two.get(n)):
+            problems.append(
+                f"{path}: other parameters than seed {first.seed} ({', '.join(other)}); run one of them again"
+            )
+        elif record is not first:
+            records[key].append(record)
+    return [record for key in sorted(records) for record in records[key]], problems
+
+
+def load(results: Folder = None, profile: str | None = None) -> list[Record]:
+    """The usable records of a results tree, sorted by profile, paper, arm, seed; warns of each other one."""
+    records, problems = scan(results, profile)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return records
+
+
+def aggregate(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Metrics over the seeds of one arm: id → value (mean), std, n (seeds), low, high, unit.
+
+    A metric undefined in one seed is undefined (value None); one that a seed lacks is left out. The interval is the
+    wider of two at each end: the 95 % t interval of the seeds' values (n ≥ 2), which sees training noise, and the
+    mean of the runs' own ends, which see the sampling of test images. Neither alone covers both.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for name, first in records[0].metrics.items() if records else ():
+        found = [record.metrics[name] for record in records if name in record.metrics]
+        if len(found) < len(records):
+            continue
+        entry = {"value": None, "std": None, "n": len(found), "low": None, "high": None, "unit": first.unit}
+        if all(metric.value is not None for metric in found):
+            spread = mean_std([metric.value for metric in found])
+            half = stdtrit(spread.n - 1, 0.975) * spread.std / math.sqrt(spread.n) if spread.n > 1 else None
+            for end, sign, wider in (("low", -1, min), ("high", 1, max)):
+                own = [getattr(metric, end) for metric in found]
+                ends = [] if None in own else [fmean(own)]
+                ends += [] if half is None else [spread.mean + sign * half]
+                entry[end] = float(wider(ends)) if ends else None
+            entry |= {"value": spread.mean, "std": spread.std}
+        merged[name] = entry
+    return merged
+
+
+def run_table(record: Record) -> pd.DataFrame:
+    """One run: a row per claim with the paper's numbers, the run's, the verdict, and its evidence."""
+    paper = claims.load().papers[record.paper]
+    metrics = {name: metric.model_dump() | {"std": None} for name, metric in record.metrics.items()}
+    rows = {}
+    for claim, entry in paper.judged.items():
+        if verdict := record.claims.get(claim):
+            row = {"statement": entry.statement, "reported": _reported(paper, claim)}
+            row |= {"measured": _measured(entry, metrics, record.subject), "verdict": verdict.verdict}
+            rows[claim] = row | {"evidence": verdict.evidence}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
+
+
+def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
+    """Every run of a profile: paper, arm, seed, data, commit, stale modules, minutes, and a column per verdict."""
+    rows = []
+    for record in load(results, profile):
+        row = {"paper": record.paper, "arm": record.arm, "seed": record.seed}
+        row |= {"dataset": record.subject["dataset"], "commit": _commit([record])}
+        row |= {"stale": ", ".join(experiment.stale(record)), "minutes": record.provenance.seconds / 60}
+        verdicts = [verdict.verdict for verdict in record.claims.values()]
+        rows.append(row | {name: verdicts.count(name) for name in claims.VERDICTS})
+    return pd.DataFrame(rows)
+
+
+def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", results: Folder = None) -> pd.DataFrame:
+    """Metrics of one arm (None: the paper's first) over its seeds (see `aggregate`): mean, std, n, low, high, unit."""
+    arm = arm or experiment.arms(paper)[0]
+    table = aggregate([r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)])
+    frame = pd.DataFrame.from_dict(table, orient="index", columns=["value", "std", "n", "low", "high", "unit"])
+    return frame.rename(columns={"value": "mean"}).rename_axis("metric")
+
+
+def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
+    """Per claim: the paper | the committed standard result | the runs of `profile`; verdicts are made over seeds.
+
+    Without `results`, standard comes from the repository's results/ and `profile` from $XAI_RESULTS if that is set.
+    """
+    root = repository_root()
+    everything = load(results)
+    own = results or experiment.results_root() == root / "results"
+    standard = everything if own else load(root / "results", "standard")
+    standard = [record for record in standard if record.profile == "standard"]
+    other = [record for record in everything if record.profile == profile]
+    groups: dict[tuple[int, str, str], list[Record]] = {}
+    for side, records in enumerate((standard, other)):
+        for record in records:
+            groups.setdefault((side, record.paper, record.arm), []).append(record)
+    seeds = {key: _Seeds(records) for key, records in groups.items()}
+    fields = ("value", "n", "verdict", "evidence", "scale", "commit", "stale")
+    columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
+    columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
+    rows = []
+    for stem, paper in claims.load().papers.items():
+        if not (root / "notebooks" / f"{stem}.ipynb").is_file():
+            rows.append(dict.fromkeys(columns, "") | {"paper": stem, "statement": "no notebook yet"})
+            continue
+        for claim, entry in paper.judged.items():
+            for arm in entry.rule.arms:
+                row = [stem, claim, arm, entry.kind, entry.statement, _reported(paper, claim)]
+                for side in (0, 1):
+                    row += _judge(entry, seeds.get((side, stem, arm)))
+                rows.append(dict(zip(columns, row)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+class _Seeds:
+    """The records of one arm, and what every claim asks of them."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records, self.metrics = records, aggregate(records)
+        self.stale = ", ".join(sorted({name for record in records for name in experiment.stale(record)}))
+
+
+def _judge(claim: claims.Claim, seeds: _Seeds | None) -> list[Any]:
+    """One claim over the seeds of one arm: the fields of `suite_table`."""
+    if not seeds:
+        return ["", 0, "no record", "", "", "", ""]
+    records, metrics, first = seeds.records, seeds.metrics, seeds.records[0]
+    try:
+        judged = claim.rule.evaluate(claim.kind, metrics, first.subject)
+        verdict, evidence = judged.verdict, judged.evidence
+    except claims.MissingMetric as error:  # records older than the rule
+        verdict, evidence = "no record", f"recorded before this rule: {error}"
+    scale = f"{first.subject['dataset']}, {len(records)} seed{'s' * (len(records) > 1)}"
+    value = _measured(claim, metrics, first.subject)
+    return [value, len(records), verdict, evidence, scale, _commit(records), seeds.stale]
+
+
+def _commit(records: Sequence[Record]) -> str:
+    commits = (record.provenance.commit[:7] + "+changes" * bool(record.provenance.dirty) for record in records)
+    return ", ".join(dict.fromkeys(commits))
+
+
+def _reported(paper: claims.Paper, claim: str) -> str:
+    """The paper's numbers for a claim, if it has few; "" otherwise."""
+    numbers = [value for value in paper.reported(claim) if not isinstance(value.value, str)]
+    if len(numbers) > 3:
+        return f"{len(numbers)} numbers"
+    return "; ".join(f"{_name(value.id)} {_printed(value)}" for value in numbers)
+
+
+def _printed(value: claims.Value) -> str:
+    """A number as the paper prints it."""
+    return (
+        f"{value.value:g}"
+        + (f" ± {value.std:g}" if value.std is not None else "")
+        + f" {value.unit}" * bool(value.unit)
+    )
+
+
+def _measured(claim: claims.Claim, metrics: dict[str, dict[str, Any]], subject: dict[str, Any]) -> str:
+    """The number that the rule's first condition reads, and how many of its conditions hold."""
+    rule = claim.rule
+    if rule.never or rule.foreign(subject) or rule.missing(metrics, subject):
+        return ""
+    entry = metrics[rule.conditions[0].metric]
+    text = f"{_name(rule.conditions[0].metric)} {_number(entry['value'], entry['std'], entry['unit'])}"
+    held = sum(condition.check(metrics).holds is True for condition in rule.conditions)
+    return text + (f"; {held} of {len(rule.conditions)} conditions hold" if len(rule.conditions) > 1 else "")
+
+
+def _name(metric: str) -> str:
+    return ".".join(metric.split(".")[2:])
+
+
+def _number(value: float | None, std: float | None, unit: str) -> str:
+    """A value to the digits that its standard deviation leaves (two of that), to five without one."""
+    text = "not defined" if value is None else f"{value:.5g}"
+    if std is not None:
+        std = std if std > 1e-9 * abs(value) else 0.0  # equal numbers have a standard deviation of 1e-14
+        digits = max(1 - math.floor(math.log10(std)), 0) if std else 9
+        text = f"{value:.{digits}f} ± {std:.{digits}f}" if digits < 7 else f"{text} ± {std:.2g}"
+    return text + f" {unit}" * bool(unit)
+
+
+def diff(a: str | Path, b: str | Path, rel: float = 1e-6, absolute: float = 1e-9) -> pd.DataFrame:
+    """Differences of two results trees: key, what, name, a, b; empty if there are none.
+
+    Compared are which records there are, their parameters, verdicts, and metrics (value, low, high within
+    `rel` · max(|a|, |b|) or `absolute`; n and unit exactly). Provenance is not.
+
+    Raises:
+        FileNotFoundError: one of the two is no folder.
+    """
+    for folder in (a, b):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder} is no folder with results")
+    left, right = ({(r.profile, r.paper, r.arm, r.seed): r for r in load(Path(f).resolve())} for f in (a, b))
+    rows = []
+    for key in sorted({*left, *right}):
+        label = "/".join(map(str, key[:3])) + f"/seed_{key[3]}"
+        if key not in left or key not in right:
+            rows.append((label, "record", "", *("there" if key in side else "missing" for side in (left, right))))
+            continue
+        one, two = left[key], right[key]
+        rows += [
+            (label, "parameter", *row) for row in _changes(one.parameters | one.settings, two.parameters | two.settings)
+        ]
+        verdicts = [{name: verdict.verdict for name, verdict in r.claims.items()} for r in (one, two)]
+        rows += [(label, "verdict", *row) for row in _changes(*verdicts)]
+        for name in sorted({*one.metrics, *two.metrics}):
+            found = [r.metrics[name].model_dump() if name in r.metrics else {} for r in (one, two)]
+            for field in ("value", "low", "high", "n", "unit"):
+                x, y = (side.get(field) if side else "missing" for side in found)
+                near = (
+                    isinstance(x, float) and isinstance(y, float) and math.isclose(x, y, rel_tol=rel, abs_tol=absolute)
+                )
+                if x != y and not near:
+                    rows.append((label, "metric", name if field == "value" else f"{name} {field}", x, y))
+                if not all(found):
+                    break
+    return pd.DataFrame(rows, columns=["key", "what", "name", "a", "b"])
+
+
+def _changes(one: dict[str, Any], two: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = [(name, one.get(name, "missing"), two.get(name, "missing")) for name in sorted({*one, *two})]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def missing(profile: str = "quick", results: Folder = None) -> list[str]:
+    """What is lacking: every notebook needs a usable record of its first arm, of `profile` and of standard."""
+    root = repository_root()
+    there = [*scan(results)[0], *(scan(root / "results", "standard")[0] if results is None else [])]
+    found = {(record.profile, record.paper, record.arm) for record in there}
+    return [
+        f"{stem} has no {wanted} record: run notebooks/run {stem} {wanted} {arm} 0"
+        for stem in claims.load().papers
+        if (root / "notebooks" / f"{stem}.ipynb").is_file()
+        for wanted in dict.fromkeys((profile, "standard"))
+        for arm in experiment.arms(stem)[:1]
+        if (wanted, stem, arm) not in found
+    ]
+
+
+def suite_text(table: pd.DataFrame, profile: str = "quick") -> str:
+    """The suite table as plain text of at most 120 columns."""
+    titles, lines = {stem: paper.title for stem, paper in claims.load().papers.items()}, []
+    for stem, rows in table.groupby("paper", sort=False):
+        plain = rows["arm"].iloc[0]
+        lines += ["", textwrap.shorten(f"{stem} · {titles[stem]}", 120, placeholder=" …")]
+        if not rows["claim"].iloc[0]:
+            lines.append("       no notebook yet")
+            continue
+        lines.append(_line(("claim", "the paper", "standard, committed", f"this {profile} run")))
+        lines.append(_line(tuple("-" * width for width in _COLUMNS)))
+        for _, row in rows.iterrows():
+            said = row["reported"] or textwrap.shorten(row["statement"], 90, placeholder=" …")
+            cells = [row["claim"], said + (f" (arm {row['arm']})" if row["arm"] != plain else "")]
+            for label in ("standard", "run"):
+                parts = [row[f"{label}_verdict"]]
+                if row[f"{label}_n"]:
+                    parts += [row[f"{label}_value"], row[f"{label}_scale"]]
+                    parts += [f"commit {row[f'{label}_commit']}"] if label == "standard" else []
+                    parts += [f"STALE: {row[f'{label}_stale']}"] if row[f"{label}_stale"] else []
+                cells.append("; ".join(part for part in parts if part))
+            lines.append(_line(cells))
+    return "\n".join(lines[1:])
+
+
+def _line(cells: Sequence[str]) -> str:
+    wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, _COLUMNS)]
+    height = max(map(len, wrapped))
+    padded = [column + [""] * (height - len(column)) for column in wrapped]
+    joined = ("  ".join(part.ljust(width) for part, width in zip(row, _COLUMNS)) for row in zip(*padded))
+    return "\n".join(row.rstrip() for row in joined)
+
+
+def readme_table(results: Folder = None) -> str:
+    """Markdown: one row per paper, with its state and headline numbers; then, folded, each paper claim by claim."""
+    lines, folded = (
+        ["| paper | verdicts | headline numbers (standard profile, mean ± standard deviation) |", "|---|---|---|"],
+        [],
+    )
+    table, everything = suite_table("standard", results), load(results or repository_root() / "results", "standard")
+    for stem, paper in claims.load().papers.items():
+        rows = table[table["paper"] == stem]
+        if not rows["claim"].iloc[0]:
+            lines.append(f"| {paper.title} | no notebook yet | |")
+            continue
+        verdicts = dict(zip(zip(rows["claim"], rows["arm"]), rows["standard_verdict"]))
+        own = [record for record in everything if record.paper == stem]
+        numbers = [_headline(paper, entry, own, verdicts) for entry in paper.headlines]
+        state = _state(rows[rows["claim"].str.startswith("P")])
+        lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(filter(None, numbers))} |")
+        folded += ["", *_claim_by_claim(paper, rows)]
+    return "\n".join(lines + folded)
+
+
+def _headline(
+    paper: claims.Paper, entry: claims.Headline, records: Sequence[Record], verdicts: dict[tuple[str, str], str]
+) -> str:
+    """One headline number, the paper's beside ours; "" if it was not measured."""
+    found = [record for record in records if record.arm == entry.arm]
+    ours = aggregate(found).get(entry.metric)
+    if not ours:
+        return ""
+    theirs = [f"paper {_printed(v)}, ours " for v in paper.values if v.id == entry.metric]
+    scale = f"{found[0].subject['dataset']}, {len(found)} seed{'s' * (len(found) > 1)}"
+    if theirs and verdicts.get((".".join(entry.metric.split(".")[:2]), entry.arm)) == "not comparable":
+        scale += "; not comparable"
+    return f"{entry.says}: {''.join(theirs)}{_number(ours['value'], ours['std'], ours['unit'])} ({scale})"
+
+
+def _claim_by_claim(paper: claims.Paper, rows: pd.DataFrame) -> list[str]:
+    """A folded table of Markdown: a row per claim and arm that has records."""
+    lines = [f"<details><summary>{paper.title}: claim by claim</summary>", ""]
+    lines += ["| claim | what it says | paper | ours | data | verdict |", "|---|---|---|---|---|---|"]
+    said = ""  # a statement stands once, over the rows of all arms
+    for row in rows[rows["standard_n"] > 0].itertuples():
+        arm = f"{row.arm}: " * (len(paper.judged[row.claim].rule.arms) > 1)
+        verdict = row.standard_verdict + " (stale)" * bool(row.standard_stale)
+        what = ["", ""] if row.claim == said else [row.statement, row.reported]
+        cells, said = [row.claim, *what, row.standard_value, arm + row.standard_scale, verdict], row.claim
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return [*lines, "", "</details>"]
+
+
+def _state(rows: pd.DataFrame) -> str:
+    """How many claims have which verdict; "mixed": its arms (other data, fewer images) were tested and disagree."""
+    verdicts = {}
+    for claim, found in rows.groupby("claim", sort=False)["standard_verdict"]:
+        told = {*found} - {"no record", "not tested"}
+        alone = told or {"not tested"} & {*found} or {*found}
+        verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
+    counts = pd.Series(verdicts).value_counts()
+    order = [name for name in (*claims.VERDICTS, "mixed", "no record") if name in counts]
+    return ", ".join(f"{counts[name]} {name}" for name in order)
+
+
+def update_readme(path: Path, results: Folder = None) -> bool:
+    """Put `readme_table` between the marks of the README at `path`; ValueError: no marks. True if it changed."""
+    text = path.read_text(encoding="utf-8")
+    marks = ("<!-- papers:begin -->\n", "<!-- papers:end -->\n")
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        raise ValueError(f"{path}: expected the lines {' and '.join(mark.strip() for mark in marks)}")
+    new = f"{before}{begin}{readme_table(results)}\n{end}{after}"
+    if new != text:
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(new, encoding="utf-8")
+        os.replace(draft, path)
+    return new != text
+
+
+def export(results: Folder = None) -> list[Path]:
+    """Write tables/*.csv of a results tree: metrics per paper and arm over seeds, and the suite; quick is left out."""
+    root, written = resolve(results or experiment.results_root()), []
+    (root / "tables").mkdir(exist_ok=True)
+    kept = [record for record in load(root) if record.profile != "quick"]
+    tables = {"suite": suite_table("standard", root).filter(regex="^(?!run_)")}
+    for paper in dict.fromkeys(record.paper for record in kept):
+        arms = dict.fromkeys((record.profile, record.arm) for record in kept if record.paper == paper)
+        parts = {arm: seeds_table(paper, arm[1], arm[0], root) for arm in arms}
+        tables[paper] = pd.concat(parts, names=["profile", "arm"]).reset_index()
+    for name, table in tables.items():
+        written.append(root / "tables" / f"{name}.csv")
+        draft = written[-1].with_suffix(f".{os.getpid()}.tmp")
+        try:
+            table.to_csv(draft, index=False, lineterminator="\n")
+            os.replace(draft, written[-1])
+        finally:
+            draft.unlink(missing_ok=True)
+    return written
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="quick", help="the runs beside the standard ones (default: quick)")
+    parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a notebook lacks a record")
+    commands = parser.add_subparsers(dest="command", metavar="diff | export | readme")
+    compare = commands.add_parser("diff", help="compare two results trees; exit 1 if they differ")
+    compare.add_argument("a")
+    compare.add_argument("b")
+    compare.add_argument("--rel", type=float, default=1e-6)
+    compare.add_argument("--abs", type=float, default=1e-9)
+    commands.add_parser("export", help="write results/tables/*.csv")
+    commands.add_parser("readme", help="bring the README's table of papers up to date")
+    given = parser.parse_args(argv)
+    folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
+    status = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the problems are printed below, once each
+        if given.command == "diff":
+            found = diff(given.a, given.b, given.rel, given.abs)
+            print(found.to_string(index=False) if len(found) else "no difference")
+            status = int(len(found) > 0)
+        elif given.command == "export":
+            print("\n".join(map(str, export(given.results))))
+        elif given.command == "readme":
+            changed = update_readme(repository_root() / "README.md", given.results)
+            print("README.md: table of papers " + ("changed" if changed else "is up to date"))
+        else:
+            print(suite_text(suite_table(given.profile, given.results), given.profile))
+            for line in missing(given.profile, given.results) if given.check else []:
+                print(f"MISSING {line}", file=sys.stderr)
+                status = 1
+    for problem in [problem for folder in folders for problem in scan(folder)[1]]:
+        print(f"PROBLEM {problem}", file=sys.stderr)
+        status = 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
