@@ -6,8 +6,7 @@ Beside them plain z⁺-LRP of the same network (the perception branch alone), an
 import torch
 from harness import alternate, ratio, report
 
-from xai_utils.explain import LRP, LRPBN, AttentionMap
-from xai_utils.explain import c1c
+from xai_utils.explain import LRP, LRPBN, AttentionMap, c1c
 from xai_utils.models import AttentionBranchNetwork
 
 BATCH, SIZE, ROUNDS, TARGET = 8, 224, 5, 1

@@ -1,3 +1,4 @@
+from .calibration import expected_calibration_error as expected_calibration_error
 from .consistency import ClassMeans as ClassMeans
 from .consistency import Consistency as Consistency
 from .consistency import attention_area as attention_area
@@ -8,7 +9,6 @@ from .consistency import cam_consistency as cam_consistency
 from .consistency import class_means as class_means
 from .consistency import consistency_loss as consistency_loss
 from .consistency import distance_to_class_mean as distance_to_class_mean
-from .consistency import expected_calibration_error as expected_calibration_error
 from .consistency import normalised as normalised
 from .consistency import pairwise_correlation as pairwise_correlation
 from .consistency import updated_means as updated_means
@@ -20,6 +20,7 @@ from .localization import pieces as pieces
 from .localization import pointing_game as pointing_game
 from .pixel_accuracy import pixel_accuracy_curve as pixel_accuracy_curve
 from .realism import RealismBand as RealismBand
+from .statistics import Estimate as Estimate
 from .statistics import auroc as auroc
 from .statistics import bootstrap as bootstrap
 from .statistics import bootstrap_seeds_images as bootstrap_seeds_images

@@ -1,4 +1,4 @@
-"""How alike the maps of a class are, as a measure and as a training loss (paper 4), and calibration beside it.
+"""How alike the maps of a class are, as a measure and as a training loss (paper 4).
 
 Maps are (N, h, w), on the layer's own grid or upsampled. What serves as a loss is differentiable, keeps the graph, and
 computes half-precision maps in float32: `normalised`, `distance_to_class_mean`, `consistency_loss`, `attention_spread`
@@ -250,38 +250,6 @@ def between_class_distance(means: ClassMeans) -> float:
         return float("nan")
     # Σ over pairs |a − b|² = K Σ |a − mean|²
     return 2 * (maps - maps.mean(0)).square().sum().item() / (len(maps) - 1)
-
-
-def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Σ_b n_b/N · |accuracy_b − mean confidence_b| over equal-width bins of the highest probability (Guo et al. 2017).
-
-    Args:
-        probabilities: (N, K), rows that sum to 1.
-        labels: true classes (N,), integers.
-        bins: number M; bin b is ((b − 1)/M, b/M].
-
-    Raises:
-        TypeError, ValueError: types, shapes or classes that do not fit, rows that are no probabilities.
-    """
-    if not isinstance(probabilities, Tensor) or not probabilities.is_floating_point():
-        kind = probabilities.dtype if isinstance(probabilities, Tensor) else type(probabilities).__name__
-        raise TypeError(f"probabilities: got {kind}; expected a floating-point tensor (N, K)")
-    if probabilities.ndim != 2 or 0 in probabilities.shape:
-        raise ValueError(f"probabilities: got shape {tuple(probabilities.shape)}; expected (N, K), K classes")
-    values = probabilities.detach().double()
-    one = (values.sum(1) - 1).abs() <= 0.01  # half precision, too
-    right = one & (values >= 0).all(1)
-    if not right.all():
-        bad = (~right).nonzero()[:5, 0].tolist()
-        raise ValueError(f"probabilities: rows {bad} are not ≥ 0 with sum 1; give logits.softmax(1)")
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"bins: got {bins!r}; expected a whole number from 1")
-    labels = _checked_labels(labels, values, values.shape[1])
-    confidence, predicted = values.max(1)
-    edges = torch.linspace(0, 1, bins + 1, dtype=values.dtype, device=values.device)[1:-1]
-    bin_of = torch.bucketize(confidence, edges)
-    gap = _sum_by_class((predicted == labels).to(values) - confidence, bin_of, bins)[0]
-    return gap.abs().sum().item() / len(values)
 
 
 def _checked(maps: Any) -> Tensor:

@@ -10,8 +10,8 @@ by blocks of 16 MiB, whatever their number.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
-from math import comb, sqrt
-from typing import Any, Literal
+from math import comb, isfinite, sqrt
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,22 +34,51 @@ class MeanStd:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate, its interval, the n values and the independent units (clusters) behind it."""
+class Estimate:
+    """A number that was measured: the one shape in which functions return it, runs take it and records hold it.
 
-    value: float
-    low: float
-    high: float
-    n: int
-    units: int
+    `n` counts the cases behind it, `low` and `high` are the ends of its interval. A value of None is one that is not
+    defined; then `note` says why, and there is no interval.
+
+    Raises:
+        TypeError: value, low or high is no single number. ValueError: one is not finite, low exceeds high, n is below
+            0, or an undefined value has no note.
+    """
+
+    value: float | None
+    n: int | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _number(name, number))
+        if isinstance(self.n, np.integer):
+            object.__setattr__(self, "n", int(self.n))
+        if self.n is not None and (type(self.n) is not int or self.n < 0):
+            raise ValueError(f"n = {self.n!r}: expected how many cases there are, a whole number from 0 on, or None")
+        if type(self.unit) is not str or type(self.note) is not str:
+            raise TypeError(f"unit = {self.unit!r}, note = {self.note!r}: expected text")
+        if self.value is None and (not self.note or self.low is not None or self.high is not None):
+            raise ValueError("value = None: an undefined value needs a note that says why, and has no interval")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"its interval runs from {self.low} to {self.high}; low must not exceed high")
+
+    def times(self, factor: float, unit: str) -> Self:
+        """The same in another unit: value and ends times a positive factor."""
+        ends = {name: getattr(self, name) for name in ("value", "low", "high")}
+        return replace(self, unit=unit, **{k: None if v is None else factor * v for k, v in ends.items()})
 
 
 @dataclass(frozen=True)
-class PairedT(Interval):
+class PairedT(Estimate):
     """A mean difference with its t interval, two-sided p and Cohen's d_z; both are None without any spread."""
 
-    p: float | None
-    effect_size: float | None
+    p: float | None = None
+    effect_size: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +93,23 @@ class Permutation:
 
 
 @dataclass(frozen=True)
-class Equivalence(Interval):
+class Equivalence(Estimate):
     """Our mean − the reported one with its 1 − 2α interval, p of the two one-sided tests, and what follows."""
 
-    p: float | None
-    verdict: Literal["equivalent", "different", "undecided"]
+    p: float | None = None
+    verdict: Literal["equivalent", "different", "undecided"] = "undecided"
+
+
+def _number(what: str, value: Any) -> float:
+    try:
+        if isinstance(value, bool | np.bool_ | str):
+            raise TypeError
+        number = float(value)  # a NumPy scalar and a tensor with one element, too
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{what} = {value!r} ({type(value).__name__}): expected one number") from None
+    if not isfinite(number):
+        raise ValueError(f"{what} = {number}: not finite; if it is undefined, give None and a note that says why")
+    return number
 
 
 def _values(name: str, values: ArrayLike, ndim: int = 1, least: int = 1) -> np.ndarray:
@@ -138,7 +179,7 @@ def bootstrap(
     n_resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> Estimate:
     """Percentile bootstrap interval of a statistic of (N,) values; clusters are drawn whole.
 
     `statistic` is "mean", "median" or a function (values (N,), weights (b, N)) -> (b,); weights count how often
@@ -156,12 +197,12 @@ def bootstrap(
     defined = draws[np.isfinite(draws)]
     if len(defined) < 0.9 * n_resamples:
         raise ValueError(f"the statistic is defined in only {len(defined)} of {n_resamples} resamples")
-    return Interval(float(compute(x, np.ones((1, len(x))))[0]), *_ends(defined, confidence), len(x), k)
+    return Estimate(float(compute(x, np.ones((1, len(x))))[0]), len(x), *_ends(defined, confidence))
 
 
 def bootstrap_seeds_images(
     values: ArrayLike, clusters: Clusters = None, *, n_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+) -> Estimate:
     """Percentile interval of the mean of (seeds, images) values over new seeds and new images.
 
     Seeds and images (whole clusters of them) are drawn independently: Owen's pigeonhole bootstrap (2007). It counts the
@@ -176,16 +217,16 @@ def bootstrap_seeds_images(
     for weights in _resamples(unit, k, n_resamples, images_rng):
         counts = np.concatenate([*_resamples(np.arange(len(x)), len(x), len(weights), seeds_rng)])
         draws.append((counts * (weights @ x.T)).sum(axis=1) / (len(x) * weights.sum(axis=1)))
-    return Interval(float(x.mean()), *_ends(np.concatenate(draws), confidence), x.shape[1], k)
+    return Estimate(float(x.mean()), x.shape[1], *_ends(np.concatenate(draws), confidence))
 
 
-def paired_interval(a: ArrayLike, b: ArrayLike, clusters: Clusters = None, **options: Any) -> Interval:
+def paired_interval(a: ArrayLike, b: ArrayLike, clusters: Clusters = None, **options: Any) -> Estimate:
     """Interval of the mean of a − b, paired by image (values averaged over seeds); options as in `bootstrap`."""
     x, y = _pair(a, b)
     return bootstrap(x - y, clusters=clusters, **options)
 
 
-def auroc(scores: ArrayLike, labels: ArrayLike, clusters: Clusters = None, **options: Any) -> Interval:
+def auroc(scores: ArrayLike, labels: ArrayLike, clusters: Clusters = None, **options: Any) -> Estimate:
     """Area under the ROC curve of (N,) scores (high = positive), 0/1 labels; options as in `bootstrap`.
 
     The value is scikit-learn's. The resamples, where one class may be absent and the area then undefined, take
@@ -210,7 +251,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike, clusters: Clusters = None, **opt
     return replace(bootstrap(x, area, clusters, **options), value=float(roc_auc_score(y, x)))
 
 
-def proportion(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     """Share of successes with Wilson's score interval (1927), which holds at 0, at n and for small n."""
     _within("confidence", confidence)
     if not 0 <= successes <= n or n < 1 or successes % 1 or n % 1:
@@ -218,7 +259,7 @@ def proportion(successes: int, n: int, confidence: float = 0.95) -> Interval:
     p, z2 = successes / n, float(ndtri((1 + confidence) / 2)) ** 2
     centre, half = p + z2 / (2 * n), sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n**2)))
     low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)  # at 0 and n exact up to rounding
-    return Interval(p, low if successes else 0.0, high if successes < n else 1.0, int(n), int(n))
+    return Estimate(p, int(n), low if successes else 0.0, high if successes < n else 1.0)
 
 
 def effect_size(a: ArrayLike, b: ArrayLike) -> float:
@@ -246,9 +287,10 @@ def paired_t(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> PairedT:
     x, y = _pair(a, b)
     n, mean, d_z = len(x), float((x - y).mean()), _cohen_dz(x, y)
     if d_z is None:
-        return PairedT(mean, mean, mean, n, n, None, None)
+        return PairedT(mean, n, mean, mean)
     half = float(stdtrit(n - 1, (1 + confidence) / 2) * (x - y).std(ddof=1)) / sqrt(n)
-    return PairedT(mean, mean - half, mean + half, n, n, 2 * float(stdtr(n - 1, -abs(d_z) * sqrt(n))), d_z)
+    p = 2 * float(stdtr(n - 1, -abs(d_z) * sqrt(n)))
+    return PairedT(mean, n, mean - half, mean + half, p=p, effect_size=d_z)
 
 
 def _labellings(k: int, ones: int | None, n: int, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
@@ -336,11 +378,11 @@ def equivalence(
     ours, theirs = float(x.var(ddof=1)) / len(x), 0.0 if std is None else std**2 / n
     difference, error = float(x.mean()) - mean, sqrt(ours + theirs)
     if error <= _FLAT * np.abs([*x, mean]).max():
-        return Equivalence(difference, difference, difference, len(x), len(x), None, "undecided")
+        return Equivalence(difference, len(x), difference, difference)
     spare = theirs**2 / (n - 1) if std is not None else 0.0
     df = (ours + theirs) ** 2 / (ours**2 / (len(x) - 1) + spare)
     half = float(stdtrit(df, 1 - alpha)) * error
     low, high = difference - half, difference + half
     p = max(float(stdtr(df, side / error)) for side in (-margin - difference, difference - margin))
     verdict = "equivalent" if p < alpha else "different" if low > margin or high < -margin else "undecided"
-    return Equivalence(difference, low, high, len(x), len(x), p, verdict)
+    return Equivalence(difference, len(x), low, high, p=p, verdict=verdict)

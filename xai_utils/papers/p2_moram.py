@@ -2,28 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from xai_utils.metrics import estimates
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
-from xai_utils.metrics.statistics import bootstrap
+from xai_utils.metrics.statistics import Estimate
 
 READINGS = ("signed", "clip", "shift")  # of R = L̂ / ΣΣL̂; "signed" is the paper's formula as it stands
 NO_REGION = "fewer than two images with a true region"
 
 
-def interval(values: Tensor, seed: int) -> dict[str, float | int | str | None]:
-    """Mean of values (N,) with its bootstrap interval over images, as `Run.measure` takes it.
+def mean_of_known(values: Tensor, seed: int) -> Estimate:
+    """Mean of values (N,) with its bootstrap interval over images.
 
     NaN marks an image without a true region and is left out; fewer than two others make the mean undefined.
     """
     known = values[torch.isfinite(values)].double().numpy()
-    if len(known) < 2:
-        return {"value": None, "n": len(known), "note": NO_REGION}
-    found = bootstrap(known, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+    return estimates.mean(known, None, seed) if len(known) > 1 else Estimate(None, len(known), note=NO_REGION)
 
 
 def inside_difference(maps: Tensor, masks: Tensor | None) -> Tensor:
@@ -64,19 +61,10 @@ def relative_difference(maps: Tensor, reference: Tensor) -> Tensor:
     return (maps - reference).abs().sum((1, 2)) / reference.abs().sum((1, 2))
 
 
-def share_difference(hits: Tensor, group: Tensor, seed: int) -> dict[str, float | int | str | None]:
-    """Share of `hits` (N,) where `group` (N,) holds minus the share elsewhere, as `interval` gives it."""
+def share_difference(hits: Tensor, group: Tensor, seed: int) -> Estimate:
+    """Share of `hits` (N,) where `group` (N,) holds minus the share elsewhere; NaN as in `mean_of_known`."""
     known = torch.isfinite(hits)
-    x, one = hits[known].double().numpy(), group[known].double().numpy()
-    if min(one.sum(), len(one) - one.sum()) < 2:
-        return {"value": None, "n": len(x), "note": "fewer than two images with a true region in one of the groups"}
-
-    def difference(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):  # a resample without one of the groups is left out
-            return weights @ (x * one) / (weights @ one) - weights @ (x * (1 - one)) / (weights @ (1 - one))
-
-    found = bootstrap(x, difference, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+    return estimates.difference(hits[known].double(), group[known].numpy(), None, seed)
 
 
 def curves(maps: Mapping[str, Tensor], masks: Tensor | None, r: Tensor) -> dict[tuple[str, str], Tensor]:
@@ -96,10 +84,8 @@ def areas(curves: Mapping[tuple[str, str], Tensor], r: Tensor) -> dict[tuple[str
     return {key: torch.trapezoid(values, r.to(values), dim=1) for key, values in curves.items()}
 
 
-def compare_readings(
-    curves: Mapping[tuple[str, str], Tensor], r: Tensor, seed: int
-) -> dict[str, dict[str, dict[str, float | int | str | None]]]:
-    """MoRAM against RAM under each reading, as P2.4 compares them, each number as `interval` gives it.
+def compare_readings(curves: Mapping[tuple[str, str], Tensor], r: Tensor, seed: int) -> dict[str, dict[str, Estimate]]:
+    """MoRAM against RAM under each reading, as P2.4 compares them.
 
     share_of_r: where on r the mean curve of MoRAM is at least RAM's. auc_difference: MoRAM's area minus RAM's.
     """
@@ -109,18 +95,18 @@ def compare_readings(
         known = bool(torch.isfinite(ram).all())
         share = (moram >= ram).double().mean().item()
         found[reading] = {
-            "ram_area": interval(area[reading, "RAM"], seed),
-            "moram_area": interval(area[reading, "MoRAM"], seed),
-            "auc_difference": interval(area[reading, "MoRAM"] - area[reading, "RAM"], seed),
-            "share_of_r": {"value": share, "n": len(r)} if known else {"value": None, "n": 0, "note": NO_REGION},
+            "ram_area": mean_of_known(area[reading, "RAM"], seed),
+            "moram_area": mean_of_known(area[reading, "MoRAM"], seed),
+            "auc_difference": mean_of_known(area[reading, "MoRAM"] - area[reading, "RAM"], seed),
+            "share_of_r": Estimate(share, len(r)) if known else Estimate(None, 0, note=NO_REGION),
         }
     return found
 
 
-def best_reading(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def best_reading(found: Mapping[str, Mapping[str, Estimate]]) -> str:
     """The reading with the largest share of r, then with the largest difference of the areas."""
     order = ("share_of_r", "auc_difference")
-    return max(found, key=lambda reading: [found[reading][name]["value"] or 0.0 for name in order])
+    return max(found, key=lambda reading: [found[reading][name].value or 0.0 for name in order])
 
 
 def areas_by_sign(curves: Mapping[tuple[str, str], Tensor], r: Tensor, targets: Tensor) -> pd.DataFrame:

@@ -1,28 +1,24 @@
 """Paper 3: do Grad-CAM's maps lie on the defects, and do they tell right from wrong (claims P3.1 to P3.4)?"""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from xai_utils.data.imageset import SPLITS, ImageSet
 from xai_utils.data.store import resolve
-from xai_utils.explain.gradcam import GradCAM, upsample
-from xai_utils.metrics import consistency, localization, measured
-from xai_utils.models.outputs import predict
+from xai_utils.metrics import consistency, estimates, localization
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.models.resnet import resnet18
+from xai_utils.papers import shared
+from xai_utils.papers.shared import Explained
 from xai_utils.seeds import derive, numpy_rng, seed_everything
 
 OUTCOMES = ("correct", "missed", "wrong defect", "false alarm", "wrong normal", "correct normal")
@@ -91,22 +87,11 @@ def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[T
         generator: on the CPU.
     """
     images, labels = batch
-    n, _, height, width = images.shape
     for axis in (2, 3):
-        flip = torch.rand(n, generator=generator).to(images.device) < 0.5
+        flip = torch.rand(len(images), generator=generator).to(images.device) < 0.5
         images = torch.where(flip[:, None, None, None], images.flip(axis), images)
     mean = images.mean((1, 2, 3), keepdim=True)
-    shifts = torch.rand(n, 2, generator=generator) * 0.24 - 0.12
-    rows, columns = (
-        (torch.arange(side) + (shift[:, None] * side).round().long()).to(images.device)
-        for side, shift in ((height, shifts[:, 0]), (width, shifts[:, 1]))
-    )
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
-    which = torch.arange(n, device=images.device)[:, None, None]
-    shifted = images[which, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]]
-    images = torch.where(inside[:, None], shifted.permute(0, 3, 1, 2), mean)
-    contrast, light = torch.rand(2, n, 1, 1, 1, generator=generator).to(images.device) * 2 - 1
-    return ((images - mean) * torch.exp(0.4 * contrast) + mean + 0.1 * light).clamp(0, 1), labels
+    return shared.relit(shared.shifted(images, generator, 0.12, mean), mean, generator, 0.4), labels
 
 
 def network(n_classes: int, width: int, channels: int, seed: int) -> nn.Module:
@@ -115,13 +100,6 @@ def network(n_classes: int, width: int, channels: int, seed: int) -> nn.Module:
     model = resnet18(n_classes, width, channels)
     # with fewer channels the backward pass in channels_last ends the process (PyTorch 2.13 on a CPU)
     return model.to(memory_format=torch.channels_last) if width >= 8 else model
-
-
-def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor], _generator: torch.Generator) -> dict[str, Tensor]:
-    """Cross-entropy and accuracy of a batch, as `training.fit` takes them."""
-    logits = model(batch[0])
-    accuracy = (logits.argmax(1) == batch[1]).float().mean()
-    return {"loss": nn.functional.cross_entropy(logits, batch[1]), "accuracy": accuracy}
 
 
 def references(images: ImageSet, seed: int) -> dict[str, np.ndarray]:
@@ -210,11 +188,6 @@ def outcomes(labels: Tensor, predicted: Tensor, normal: Sequence[int]) -> np.nda
 # where the maps lie ---------------------------------------------------------------------------------------------
 
 
-def key(name: str) -> str:
-    """A method's name as it stands in the id of a metric: "Grad-CAM++" -> "grad_campp"."""
-    return re.sub(r"\W+", "_", name.lower().replace("+", "p"))
-
-
 def agreement(maps: Tensor, masks: Tensor) -> pd.DataFrame:
     """How maps (N, H, W) agree with masks (N, H, W) that are not empty, a row each.
 
@@ -243,63 +216,36 @@ def no_agreement() -> pd.DataFrame:
     return pd.DataFrame({name: np.empty(0) for name in ("area", *SCORES)})
 
 
-def told_apart(scores: pd.DataFrame, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> measured.Measured:
+def error_auroc(scores: pd.DataFrame, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> Estimate:
     """AUROC with which the agreement of map and mask (`SCORES`) tells wrong from right predictions (P3.4).
 
     Logistic regression, cross-validated: an image is scored by a fit on images of other clusters only.
     """
-    if reason := measured.too_few(wrong, clusters):
-        return {"value": None, "n": len(wrong), "note": reason}
-    groups = np.arange(len(wrong)) if clusters is None else np.asarray(clusters)
-    split = StratifiedGroupKFold(
-        min(5, *(len(set(groups[wrong == side])) for side in (False, True))), shuffle=True, random_state=seed
-    )
-    x = scores[list(SCORES)].to_numpy()
-    if any(len(set(wrong[rest])) < 2 for rest, _ in split.split(x, wrong, groups)):
-        return {
-            "value": None,
-            "n": len(wrong),
-            "note": "one group of images holds nearly all wrong, or right, predictions",
-        }
-    found = cross_val_predict(_logistic(), x, wrong, groups=groups, cv=split, method="decision_function")
-    return measured.auroc(found, wrong, clusters, seed)
+    if reason := estimates.too_few(wrong, clusters):
+        return Estimate(None, len(wrong), note=reason)
+    found = shared.cross_validated_score(scores[list(SCORES)].to_numpy(), wrong, clusters, seed)
+    if found is None:
+        return Estimate(None, len(wrong), note="one group of images holds nearly all wrong, or right, predictions")
+    return estimates.auroc(found, wrong, clusters, seed)
 
 
 # without a mask (P3.3) ------------------------------------------------------------------------------------------
 
 
-class Answers(NamedTuple):
-    """What a network says of N images, and the maps of what it says."""
-
-    predicted: Tensor  # (N,) classes
-    doubt: Tensor  # (N,) 1 − softmax confidence
-    grid: Tensor  # (N, h, w) maps of the predicted class on the layer's grid
-    maps: Tensor  # (N, H, W) the same at the image's size
-
-
-def answers(model: nn.Module, images: Tensor, layer: str) -> Answers:
-    """Predictions for images (N, C, H, W), in batches of 64 on the model's device, and Grad-CAM for each."""
-    logits = predict(model, images)
-    predicted, device = logits.argmax(1), next(model.parameters()).device
-    explainer = GradCAM(model, layer)
-    pairs = zip(images.split(64), predicted.split(64), strict=True)
-    grid = torch.cat([explainer.attribute_layer(x.to(device), c.to(device)).cpu() for x, c in pairs])
-    return Answers(predicted, 1 - logits.softmax(1).amax(1), grid, upsample(grid, images.shape[2:]))
-
-
-def suspicious_features(found: Answers, means: consistency.ClassMeans) -> pd.DataFrame:
+def suspicious_features(found: Explained, maps: Tensor, means: consistency.ClassMeans) -> pd.DataFrame:
     """What a map shows without any mask: pieces, spread, area, and distance to the predicted class's mean map.
 
     Args:
         found: of N images, a row each.
+        maps: (N, H, W), those of `found` at the images' size.
         means: `class_means` of rightly classified training images. A class without any gets the largest distance.
     """
-    distance = consistency.distance_to_class_mean(found.grid, found.predicted, means)
+    distance = consistency.distance_to_class_mean(found.maps, found.predicted, means)
     known = distance[distance.isfinite()]
     columns = {
-        "pieces": localization.pieces(found.maps),
-        "spread": consistency.attention_spread(found.grid),
-        "area": consistency.attention_area(found.grid),
+        "pieces": localization.pieces(maps),
+        "spread": consistency.attention_spread(found.maps),
+        "area": consistency.attention_area(found.maps),
         "distance": distance.nan_to_num(known.max().item() if len(known) else 0.0),
     }
     return pd.DataFrame({name: values.double().numpy() for name, values in columns.items()})
@@ -310,11 +256,7 @@ def suspicion(features: pd.DataFrame, wrong: np.ndarray, images: pd.DataFrame) -
 
     None if the validation images are all right, or all wrong: there is nothing to learn from.
     """
-    return _logistic().fit(features, wrong).decision_function(images) if 0 < wrong.sum() < len(wrong) else None
-
-
-def _logistic() -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    return shared.logistic().fit(features, wrong).decision_function(images) if 0 < wrong.sum() < len(wrong) else None
 
 
 def halves(images: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:

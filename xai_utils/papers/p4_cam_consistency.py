@@ -5,17 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from xai_utils.data.imageset import ImageSet
 from xai_utils.explain.gradcam import GradCAM, cam, features_and_gradients, upsample
-from xai_utils.metrics import consistency, localization, measured, statistics
-from xai_utils.models.outputs import predict
+from xai_utils.metrics import consistency, localization, statistics
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.models.resnet import resnet18
+from xai_utils.papers import shared
 from xai_utils.seeds import derive, numpy_rng, seed_everything
 
 LOSSES = (
@@ -28,7 +25,7 @@ STAGES = ("more_spread", "grad_cam", "small_region")  # of the curriculum, a thi
 # data and network -----------------------------------------------------------------------------------------------
 
 
-def scarce(images: ImageSet, per_class: int, seed: int) -> tuple[ImageSet, ImageSet]:
+def subsample_per_class(images: ImageSet, per_class: int, seed: int) -> tuple[ImageSet, ImageSet]:
     """Images to train on, and images to judge by: those of the test part, and what scarcity leaves over.
 
     Args:
@@ -79,18 +76,8 @@ def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[T
         batch: images (B, C, H, W) in [0, 1] and labels.
         generator: on the CPU.
     """
-    images, labels = batch
-    n, _, height, width = images.shape
-    shifts = torch.rand(n, 2, generator=generator) * 0.12 - 0.06
-    rows, columns = (
-        (torch.arange(side) + (shift[:, None] * side).round().long()).clamp(0, side - 1).to(images.device)
-        for side, shift in ((height, shifts[:, 0]), (width, shifts[:, 1]))
-    )
-    which = torch.arange(n, device=images.device)[:, None, None]
-    images = images[which, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
-    contrast, light = torch.rand(2, n, 1, 1, 1, generator=generator).to(images.device) * 2 - 1
-    mean = images.mean((1, 2, 3), keepdim=True)
-    return ((images - mean) * torch.exp(0.3 * contrast) + mean + 0.1 * light).clamp(0, 1), labels
+    images = shared.shifted(batch[0], generator, 0.06)
+    return shared.relit(images, images.mean((1, 2, 3), keepdim=True), generator, 0.3), batch[1]
 
 
 def network(kind: str, n_classes: int, channels: int, side: int, width: int, seed: int) -> nn.Module:
@@ -198,7 +185,7 @@ class Watched(nn.Module):
         """The class means in use."""
         return consistency.ClassMeans(self.maps, self.counts, self.normalise)
 
-    def remember(self, maps: Tensor, labels: Tensor, correct: Tensor) -> None:
+    def update_means(self, maps: Tensor, labels: Tensor, correct: Tensor) -> None:
         """Take a training batch's maps (N, h, w) into the means; only those of correctly classified images count.
 
         A class without a correct image in an epoch (or, for a running mean, in a batch) keeps its last mean; `kept`
@@ -285,9 +272,9 @@ def objective(
     epoch = model.epoch if model.training else max(0, model.epoch - 1)  # validation ends the epoch before it
     stage = STAGES[min(2, 3 * epoch // epochs)] if loss == "curriculum" else loss
     term = _terms(stage, maps, labels, model.means)
-    told |= {"cam": term, "kept": model.kept.float()}  # of the epoch before: `remember` may end this one
+    told |= {"cam": term, "kept": model.kept.float()}  # of the epoch before: `update_means` may end this one
     if model.training:
-        model.remember(maps, labels, correct)
+        model.update_means(maps, labels, correct)
     return {"loss": cross_entropy + weight * term} | told
 
 
@@ -309,56 +296,46 @@ def epochs_for(steps: int, n_images: int, batch_size: int) -> int:
 # what maps look like --------------------------------------------------------------------------------------------
 
 
-class Seen(NamedTuple):
-    """What a network says of N images, and its maps on the layer's own grid."""
+class Judged(NamedTuple):
+    """What a network says of N images whose classes are known, and its maps on the layer's own grid."""
 
     logits: Tensor  # (N, K)
     right: np.ndarray  # (N,) bool
     labels: Tensor  # (N,) true classes
     predicted: Tensor  # (N,)
-    true: Tensor  # (N, h, w) maps for the true class
-    given: Tensor  # (N, h, w) maps for the predicted class
+    true_maps: Tensor  # (N, h, w) for the true class
+    maps: Tensor  # (N, h, w) for the predicted class
 
     @property
-    def doubt(self) -> np.ndarray:
+    def uncertainty(self) -> np.ndarray:
         """1 − softmax confidence (N,)."""
         return 1 - self.logits.double().softmax(1).amax(1).numpy()  # float32 ties above a gap of 17
 
 
-def seen(model: nn.Module, layer: str, images: ImageSet) -> Seen:
+def judge(model: nn.Module, layer: str, images: ImageSet) -> Judged:
     """Predictions and Grad-CAM of all images, in batches on the model's device."""
-    logits = predict(model, images.images)
-    predicted, device, explainer = logits.argmax(1), next(model.parameters()).device, GradCAM(model, layer)
-
-    def grid(pixels: Tensor, classes: Tensor) -> Tensor:
-        pairs = zip(pixels.split(64), classes.split(64), strict=True)
-        return torch.cat([explainer.attribute_layer(x.to(device), c.to(device)).cpu() for x, c in pairs])
-
-    wrong = predicted != images.labels
-    true = grid(images.images, images.labels)
-    given = true.clone()
-    if wrong.any():
-        given[wrong] = grid(images.images[wrong], predicted[wrong])
-    return Seen(logits, (~wrong).numpy(), images.labels, predicted, true, given)
+    found = shared.predict_and_explain(model, layer, images.images, images.labels)
+    right = (found.predicted == images.labels).numpy()
+    return Judged(found.logits, right, images.labels, found.predicted, found.true_maps, found.maps)
 
 
-def means_of(found: Seen, n_classes: int, normalise: str = "norm") -> consistency.ClassMeans:
+def means_of(found: Judged, n_classes: int, normalise: str = "norm") -> consistency.ClassMeans:
     """Mean maps over the correctly classified images (of the training part, so that no test image is among them)."""
-    return consistency.class_means(found.true, found.labels, torch.from_numpy(found.right), n_classes, normalise)
+    return consistency.class_means(found.true_maps, found.labels, torch.from_numpy(found.right), n_classes, normalise)
 
 
-def distances(found: Seen, means: consistency.ClassMeans) -> dict[str, np.ndarray]:
+def distances(found: Judged, means: consistency.ClassMeans) -> dict[str, np.ndarray]:
     """Distance (N,) to a class mean: "true" = map for and mean of the true class, "predicted" = of the predicted one.
 
     For correct predictions they are the same. A class without a mean gets the largest distance there is.
     """
-    pairs = {"true": (found.true, found.labels), "predicted": (found.given, found.predicted)}
+    pairs = {"true": (found.true_maps, found.labels), "predicted": (found.maps, found.predicted)}
     values = {name: consistency.distance_to_class_mean(maps, labels, means) for name, (maps, labels) in pairs.items()}
     largest = max((float(v[v.isfinite()].max()) for v in values.values() if v.isfinite().any()), default=0.0)
     return {name: v.nan_to_num(largest).double().numpy() for name, v in values.items()}
 
 
-def scatter(found: Seen, means: consistency.ClassMeans) -> dict[str, dict[str, float]]:
+def scatter(found: Judged, means: consistency.ClassMeans) -> dict[str, dict[str, float]]:
     """Correlation within a class, spread, and scatter of the centroids of correct and of wrong predictions' maps.
 
     Maps for the true class, within the true class; `metrics.cam_consistency` has the definitions.
@@ -366,7 +343,7 @@ def scatter(found: Seen, means: consistency.ClassMeans) -> dict[str, dict[str, f
     rows = {}
     for name, chosen in {"correct": found.right, "wrong": ~found.right}.items():
         if chosen.any():
-            part = consistency.cam_consistency(found.true[chosen], found.labels[chosen], means)
+            part = consistency.cam_consistency(found.true_maps[chosen], found.labels[chosen], means)
             rows[name] = {
                 "n": int(chosen.sum()),
                 "distance": part.distance.nanmean().item(),
@@ -377,17 +354,16 @@ def scatter(found: Seen, means: consistency.ClassMeans) -> dict[str, dict[str, f
     return rows
 
 
-def within_between(maps: Tensor, labels: Tensor, clusters: np.ndarray | None, seed: int) -> measured.Measured:
+def within_between(maps: Tensor, labels: Tensor, clusters: np.ndarray | None, seed: int) -> Estimate:
     """How much closer maps (N, h, w) of one class are to each other than to those of other classes.
 
     Mean ‖a − b‖² over the pairs of images of one class, divided by that over the pairs of two classes, of maps divided
-    by their norm; 1 = the class makes no difference. Interval as `measured.interval` gives it; None
-    where fewer than two classes have images of four groups.
+    by their norm; 1 = the class makes no difference. Undefined where fewer than two classes have images of four groups.
     """
     groups = np.arange(len(maps)) if clusters is None else np.asarray(clusters)
     units = sorted(len(set(groups[np.asarray(labels) == name])) for name in np.unique(labels))
     if len(units) < 2 or units[-2] < 4:  # else more than a few resamples lack a class, or a pair of one
-        return {"value": None, "n": len(maps), "note": "fewer than two classes with images of four groups"}
+        return Estimate(None, len(maps), note="fewer than two classes with images of four groups")
     flat = consistency.normalised(maps).flatten(1).double().numpy()
     squares = (flat**2).sum(1)
     apart = np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0)
@@ -402,29 +378,12 @@ def within_between(maps: Tensor, labels: Tensor, clusters: np.ndarray | None, se
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample without a pair is left out
             return mean(same) / mean(other)
 
-    found = statistics.bootstrap(np.zeros(len(maps)), statistic, clusters, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+    return statistics.bootstrap(np.zeros(len(maps)), statistic, clusters, seed=seed)
 
 
 def several_pieces(maps: Tensor, side: int) -> np.ndarray:
     """Whether a map (N, h, w), upsampled to side × side, has several regions at or above half of its maximum."""
     return (localization.pieces(upsample(maps, (side, side))) > 1).numpy()
-
-
-def together(scores: np.ndarray, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> np.ndarray | None:
-    """One score (N,) of several (N, S) for `wrong` (N,): logistic regression, each image by a fit on other groups.
-
-    None where too few are wrong, or right, to learn from.
-    """
-    groups = np.arange(len(wrong)) if clusters is None else np.asarray(clusters)
-    folds = min(5, *(len(set(groups[wrong == side])) for side in (False, True)))
-    if folds < 2:
-        return None
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
-    if any(len(set(wrong[rest])) < 2 for rest, _ in split.split(scores, wrong, groups)):
-        return None
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-    return cross_val_predict(model, scores, wrong, groups=groups, cv=split, method="decision_function")
 
 
 def energy(maps: Tensor, masks: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -2,9 +2,7 @@
 
 import copy
 import math
-import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,15 +15,16 @@ from torch.nn import functional as F
 from xai_utils.data.imageset import ImageSet
 from xai_utils.explain.components import c1c
 from xai_utils.explain.lrp_bn import LRPBN
-from xai_utils.metrics import faithfulness, localization, measured, statistics
+from xai_utils.metrics import estimates
+from xai_utils.metrics.statistics import Estimate
+from xai_utils.metrics.tables import by_map, faithfulness_table
 from xai_utils.models import abn
+from xai_utils.papers import shared
 from xai_utils.seeds import derive, generator, seed_everything
 from xai_utils.suite import claims
 
 METHODS = ("RISE", "Grad-CAM", "LRP", "ABN", "LRP-BN")  # of the paper's tables
 BASELINES = ("zero", "black", "blur")
-FIXED = 0.15  # share of the maximum: the one threshold of IoU besides the sweep
-SWEEP = tuple(round(0.05 * k, 2) for k in range(1, 20))  # shares of the maximum
 
 
 class Scale(NamedTuple):
@@ -99,13 +98,6 @@ def _copied(model: abn.AttentionBranchNetwork, threshold: nn.Module) -> abn.Atte
     changed = copy.deepcopy(model)
     changed.threshold = threshold
     return changed
-
-
-def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor], _generator: torch.Generator) -> dict[str, Tensor]:
-    """Cross-entropy and accuracy of a batch, as `training.fit` takes them."""
-    logits = model(batch[0])
-    accuracy = (logits.argmax(1) == batch[1]).float().mean()
-    return {"loss": F.cross_entropy(logits, batch[1]), "accuracy": accuracy}
 
 
 def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -185,7 +177,7 @@ def references(masks: Tensor, seed: int) -> dict[str, Tensor]:
 # how maps are compared ------------------------------------------------------------------------------------------
 
 
-def faithful(
+def faithfulness(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -214,55 +206,18 @@ def faithful(
     rows = []
     for name, values in maps.items():
         for chosen in choices:
-            saliency = c1c(values) if chosen else values
-            found = faithfulness.insertion_deletion(
-                model, images, saliency.to(images.device), labels, steps=steps, baseline=baseline, normalization=scale
+            saliency = {name: c1c(values) if chosen else values}
+            table = faithfulness_table(
+                model, images, labels, saliency, steps=steps, baseline=baseline, normalization=scale
             )
-            columns = {"insertion": found.insertion_auc, "deletion": found.deletion_auc, "id_score": found.id_score}
-            columns = {column: numbers.double().cpu().numpy() for column, numbers in columns.items()}
-            rows.append(pd.DataFrame({"map": name, "c1c": chosen, "image": np.arange(len(values)), **columns}))
+            table.insert(1, "c1c", chosen)
+            rows.append(table)
     return pd.concat(rows, ignore_index=True)
 
 
-def located(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
-    """How maps (N, H, W) lie on the cracks (N, H, W); a row per map and image.
-
-    best_iou, mean_iou: over thresholds from 5 to 95 % of the maximum, the best one chosen image by image. iou: at 15 %.
-    pointing: share of the highest pixels that are on the crack (mostly one: 0 or 1). strong: share of pixels at or
-    above half of the maximum. coverage: share of the crack that is. outside: share of the positive sum that is not on
-    the crack. A map without positive values: IoU, pointing, strong and coverage 0, outside as for a uniform map.
-
-    Negative values count as 0, and then a map's lowest value is set to 0: RISE's lies far above it, and any share of
-    the maximum would take in the whole image. A flat map stays as it is.
-    """
-    rows = []
-    area = masks.double().mean((1, 2))
-    for name, values in maps.items():
-        values = values.clamp(min=0)
-        lowest = values.amin((1, 2), keepdim=True)
-        values = torch.where(values.amax((1, 2), keepdim=True) > lowest, values - lowest, values)
-        sweep = localization.iou(values, masks, [FIXED, *SWEEP], of="maximum").double()
-        half = values.amax((1, 2), keepdim=True) / 2
-        high = (values >= half) & (values > 0)
-        inside = localization.energy_inside(values, masks).double()
-        columns = {
-            "iou": sweep[:, 0],
-            "best_iou": sweep[:, 1:].amax(1),
-            "mean_iou": sweep[:, 1:].mean(1),
-            "pointing": (localization.pointing_game(values, masks) * (values.amax((1, 2)) > 0)).double(),
-            "strong": high.double().mean((1, 2)),
-            "coverage": (high & masks).sum((1, 2)) / masks.sum((1, 2)),
-            "outside": 1 - torch.where(inside.isnan(), area, inside),
-        }
-        columns = {column: numbers.double().numpy() for column, numbers in columns.items()}
-        rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
-    return pd.concat(rows, ignore_index=True)
-
-
-def key(name: str) -> str:
-    """A map's name as part of a metric's id: "Grad-CAM" is gradcam, "LRP-BN" lrp_bn, "θ = 0.5" theta_0_5."""
-    plain = {"Grad-CAM": "gradcam"}.get(name, name).replace("θ", "theta").lower()
-    return re.sub("[^a-z0-9]+", "_", plain).strip("_")
+def metric_key(name: str) -> str:
+    """A map's name as part of a metric's id: "Grad-CAM" is gradcam here, the others as in `shared.metric_key`."""
+    return {"Grad-CAM": "gradcam"}.get(name) or shared.metric_key(name)
 
 
 def tables(found: pd.DataFrame) -> pd.DataFrame:
@@ -275,22 +230,11 @@ def tables(found: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for name in METHODS:
         for column in ("accuracy", "insertion", "deletion", "id_score", "iou"):
-            metric = f"P5.1.{key(name)}.{column}"
+            metric = f"P5.1.{metric_key(name)}.{column}"
             ours = found["value"].get(metric, math.nan)
             rows.setdefault(name, {}).update({(column, "paper"): paper[metric], (column, "ours"): ours})
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.set_axis(pd.MultiIndex.from_tuples(table.columns), axis=1).rename_axis("map")
-
-
-def supported(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
-    """Where maps (N, H, W) are above 0; a row per map and image: the share of the crack (N, H, W), and of the image."""
-    rows = []
-    for name, values in maps.items():
-        kept = values > 0
-        columns = {"crack": (kept & masks).sum((1, 2)) / masks.sum((1, 2)), "area": kept.double().mean((1, 2))}
-        columns = {column: numbers.double().numpy() for column, numbers in columns.items()}
-        rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
-    return pd.concat(rows, ignore_index=True)
 
 
 def last_block(model: nn.Module) -> str:
@@ -300,77 +244,14 @@ def last_block(model: nn.Module) -> str:
     return "layer4"
 
 
-def by_map(table: pd.DataFrame, column: str, **where: Any) -> dict[str, np.ndarray]:
-    """One column of `faithful` or `located` as name -> (N,), in the order of the images; `where` picks rows."""
-    for name, value in where.items():
-        table = table[table[name] == value]
-    if table.duplicated(["map", "image"]).any():
-        raise ValueError(f"{column}: several rows for a map and image; pick some, by c1c=False for example")
-    return {name: part.sort_values("image")[column].to_numpy() for name, part in table.groupby("map", sort=False)}
-
-
-def paired(
-    values: Mapping[str, np.ndarray], ours: str, clusters: np.ndarray | None, seed: int, others: Sequence[str] = METHODS
-) -> pd.DataFrame:
-    """`ours` minus each of `others`, image by image: difference, low, high, and p of a permutation test, Holm-adjusted.
-
-    Clusters (road segments) are drawn, and change their sign, as a whole. Fewer than two of them: NaN.
-    """
-    rows, test = {}, partial(statistics.permutation_test, paired=True, clusters=clusters, seed=seed)
-    for other in others:
-        if other != ours:
-            gain = measured.interval(values[ours] - values[other], clusters, seed)
-            p = math.nan if gain["value"] is None else test(values[ours], values[other]).p
-            rows[other] = {name: gain.get(name) for name in ("value", "low", "high")} | {"p": p}
-    table = pd.DataFrame(rows).T.astype(float).rename(columns={"value": "difference"})
-    p = table["p"].to_numpy()
-    return table.assign(p_holm=p if np.isnan(p).any() else statistics.holm(p))
-
-
-def smallest(table: pd.DataFrame, n: int) -> measured.Measured:
-    """The smallest difference of `paired`, with the smallest ends: "above each of the others" is "low above 0".
-
-    All must hold for that, so no correction is needed. The ends may be those of different others. "high below 0" is no
-    test: any one of them suffices, so it errs up to as many times as often.
-    """
-    value, low, high = (float(table[column].min()) for column in ("difference", "low", "high"))
-    if math.isnan(low):
-        return {"value": None, "n": n, "note": "fewer than two road segments"}
-    return {"value": value, "n": n, "low": low, "high": high}
-
-
-def worst_p(table: pd.DataFrame, n: int) -> measured.Measured:
-    """The largest p of `paired`, Holm-adjusted: "significantly above each other" is "below 0.05"."""
-    p = float(table["p_holm"].max())
-    return {"value": None, "n": n, "note": "fewer than two road segments"} if math.isnan(p) else {"value": p, "n": n}
-
-
-def above_any(
-    values: Mapping[str, np.ndarray], ours: str, clusters: np.ndarray | None, seed: int, others: Sequence[str] = METHODS
-) -> measured.Measured:
-    """The largest difference of `ours` to one of `others`, with simultaneous ends: "above one" is "low above 0".
-
-    One suffices for that, so each interval is one of 1 − 0.05 / number of others (Bonferroni); the ends are the largest
-    ones. Fewer than two clusters: undefined.
-    """
-    rivals, n = [name for name in others if name != ours], len(values[ours])
-    if (n if clusters is None else len(set(clusters))) < 2:
-        return {"value": None, "n": n, "note": "fewer than two road segments"}
-    level = 1 - 0.05 / len(rivals)
-    interval = partial(statistics.bootstrap, clusters=clusters, seed=seed, confidence=level)
-    found = [interval(values[ours] - values[name]) for name in rivals]
-    ends = {end: max(getattr(each, end) for each in found) for end in ("value", "low", "high")}
-    return {"n": n, **ends}
-
-
 def with_intervals(table: pd.DataFrame, column: str, clusters: np.ndarray | None, seed: int) -> pd.DataFrame:
-    """One column of `faithful`: its mean over images and the interval over clusters, a row per map; columns by C1C."""
+    """One column of `faithfulness`, a row per map: mean over images, interval over clusters; columns by C1C."""
     parts = {}
     for title, chosen in {"as it is": False, "with C1C": True}.items():
         rows = {}
         for name, values in by_map(table, column, c1c=chosen).items():
-            found = measured.interval(values, clusters, seed)
-            rows[name] = {"mean": values.mean(), "low": found.get("low"), "high": found.get("high")}
+            found = estimates.mean(values, clusters, seed)
+            rows[name] = {"mean": values.mean(), "low": found.low, "high": found.high}
         parts[title] = pd.DataFrame.from_dict(rows, orient="index")
     return pd.concat(parts, axis=1)
 
@@ -381,8 +262,8 @@ def conclusions(
     """What one would conclude from the tables, each as a paired difference: LRP-BN above each rival, C1C, wider masks.
 
     Args:
-        scores: of `faithful`; rows without C1C are compared. A conclusion about a map that is not there is left out.
-        lies: of `located`, for IoU; None leaves it out.
+        scores: of `faithfulness`; rows without C1C are compared. A conclusion about a map that is missing is left out.
+        lies: of `localization_table`, for IoU; None leaves it out.
         clusters: road segments, or None.
         seed: of the intervals.
 
@@ -399,23 +280,22 @@ def conclusions(
     rows = {}
     for conclusion, (column, one, other) in asked.items():
         if one in of[column] and other in of[column]:
-            found = measured.interval(of[column][one] - of[column][other], clusters, seed)
-            low, high = (math.nan if found.get(end) is None else found[end] for end in ("low", "high"))
-            value = math.nan if found["value"] is None else found["value"]
+            found = estimates.mean(of[column][one] - of[column][other], clusters, seed)
+            value, low, high = (math.nan if each is None else each for each in (found.value, found.low, found.high))
             answer = "yes" if low > 0 else "no" if high < 0 else "open"
             rows[conclusion] = {"difference": value, "low": low, "high": high, "holds": answer}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("conclusion")
 
 
-def agreement(here: pd.DataFrame, there: pd.DataFrame) -> measured.Measured:
+def agreement(here: pd.DataFrame, there: pd.DataFrame) -> Estimate:
     """Share of the conclusions of two sets, as `conclusions` gives them, with the same answer, "yes" or "no", in both.
 
     n counts the conclusions that both sets know.
     """
     one, two = here["holds"].align(there["holds"], join="inner")
     if not len(one):
-        return {"value": None, "n": 0, "note": "no conclusion in both sets"}
-    return {"value": float(((one == two) & (one != "open")).mean()), "n": len(one)}
+        return Estimate(None, 0, note="no conclusion in both sets")
+    return Estimate(float(((one == two) & (one != "open")).mean()), len(one))
 
 
 def border_contrast(images: Tensor, masks: Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
-from .run import Record as Record
+from .parameters import arms as arms
+from .record import Record as Record
+from .record import load_record as load_record
+from .record import results_root as results_root
 from .run import Run as Run
-from .run import load_record as load_record
-from .run import results_root as results_root
 from .run import start as start
 from .run import versions as versions

@@ -1,7 +1,7 @@
 """The papers' numbers and claims (results/reported.yaml) and the one place that judges them.
 
 A rule is data: which metrics, against which bounds. `Rule.evaluate` turns it and a set of metrics into a
-verdict, for one run (`experiment.record`) and over seeds (`report`). results/README.md explains the vocabulary.
+verdict, for one run (`Run.record`) and over seeds (`report`). results/README.md explains the vocabulary.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from xai_utils.data.store import repository_root
+from xai_utils.suite.strict import Strict
 
 _Verdicts = Literal["reproduced", "partly", "not reproduced", "not comparable", "not tested"]
 VERDICTS = get_args(_Verdicts)
@@ -39,18 +40,14 @@ class MissingMetric(KeyError):
         return self.args[0]  # KeyError would quote the sentence
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Outcome(_Strict):
+class Outcome(Strict):
     """One condition, as a sentence with its numbers; `holds` is None where the metric is not defined."""
 
     text: str
     holds: bool | None
 
 
-class Verdict(_Strict):
+class Verdict(Strict):
     """The verdict on a claim, and the sentences that it rests on."""
 
     verdict: _Verdicts
@@ -58,14 +55,14 @@ class Verdict(_Strict):
     conditions: list[Outcome] = Field(default_factory=list)
 
 
-class Need(_Strict):
+class Need(Strict):
     """What must be there before a claim is tested at all: enough cases."""
 
     metric: str = Field(pattern=_METRIC)
     at_least: float
 
 
-class Condition(_Strict):
+class Condition(Strict):
     """`metric` (or an end of its interval) against a bound, or against `other` + `margin`."""
 
     metric: str = Field(pattern=_METRIC)
@@ -105,7 +102,7 @@ class Condition(_Strict):
         return Outcome(text=text, holds=holds)
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """When a claim counts as reproduced. Either `never`, or `conditions`."""
 
     arms: list[str] = Field(default=["main"], min_length=1)
@@ -195,7 +192,7 @@ class Rule(_Strict):
         return Verdict(verdict=verdict, evidence="; ".join(notes), conditions=outcomes)
 
 
-class Value(_Strict):
+class Value(Strict):
     """One number (or named setting) that a paper reports, with its place in the paper."""
 
     id: str = Field(pattern=_VALUE)
@@ -213,7 +210,7 @@ class Value(_Strict):
         return self
 
 
-class Claim(_Strict):
+class Claim(Strict):
     """A statement of a paper (or of ours, under `extensions`) and the rule that judges it."""
 
     kind: Literal["value", "relation", "judgement", "observation", "question"]
@@ -228,7 +225,7 @@ class Claim(_Strict):
         return self
 
 
-class Headline(_Strict):
+class Headline(Strict):
     """A number that the README's table of papers shows: a metric of one arm, in a reader's words."""
 
     metric: str = Field(pattern=r"^[PX]\d\.")
@@ -236,7 +233,7 @@ class Headline(_Strict):
     arm: str = "main"
 
 
-class Paper(_Strict):
+class Paper(Strict):
     """One paper: what it reports, what it claims, and what the suite adds."""
 
     title: str
@@ -256,7 +253,7 @@ class Paper(_Strict):
         return [value for value in self.values if value.id.startswith(claim + ".")]
 
 
-class Reported(_Strict):
+class Reported(Strict):
     """The whole of reported.yaml: notebook stem → paper."""
 
     papers: dict[str, Paper]

@@ -4,226 +4,42 @@ A run lives in ``<results>/<profile>/<paper>/<arm>/seed_<k>/``; its files appear
 """
 
 import atexit
-import difflib
-import functools
 import io
 import json
 import math
-import operator
 import os
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
 import pandas as pd
-import pydantic
-import yaml
-from pydantic import Field
 
-from xai_utils.data.store import repository_root, resolve
-from xai_utils.suite import claims, provenance
+from xai_utils.data.store import repository_root
+from xai_utils.metrics.statistics import Estimate
+from xai_utils.suite import claims, parameters, provenance
+from xai_utils.suite.parameters import OWN
+from xai_utils.suite.record import DataSource, Provenance, Record, run_folder, subject
+from xai_utils.suite.strict import checked
 
 if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs none of it
     import torch
     from matplotlib.figure import Figure
 
-SCHEMA_VERSION = 1
 UNPUBLISHED = frozenset({"stanford_cars", "crackforest"})  # for research only: numbers and maps, no single picture
 SIZE_LIMIT = 3_000_000  # bytes in a run folder: results are committed
-Plain = str | int | float | bool | None
-_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
-_LIMITS = {"minimum": ("at least", operator.ge), "above": ("above", operator.gt)}
-_LIMITS |= {"maximum": ("at most", operator.le), "below": ("below", operator.lt)}
 _ID, _NAME = r"[A-Z]\d+(\.\w+)+", r"\w[\w.-]*"  # of a metric; of a figure, an arm, …
 _active: "Run | None" = None  # one run per process: a notebook run again from the top gives the old one up
-
-
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Metric(_Strict):
-    """A measured number; ``low`` and ``high`` are the ends of its interval, ``n`` the cases behind it."""
-
-    value: float | None
-    unit: str = ""
-    n: int | None = Field(default=None, ge=0)
-    low: float | None = None
-    high: float | None = None
-    note: str = ""
-
-
-class DataSource(_Strict):
-    """A data set that a run used; its name is no path."""
-
-    name: str = Field(pattern=r"^[^/\\]+$")
-    sha256: str
-    variant: Literal["prepared", "origin", "embedded", "own"]
-
-
-class Provenance(_Strict):
-    """Where the numbers come from; ``modules`` maps relative paths to content hashes."""
-
-    commit: str
-    dirty: bool | None
-    started: str
-    seconds: float
-    peak_memory_mib: float
-    python: str
-    packages: dict[str, str]
-    platform: str
-    hardware: dict[Literal["cpu", "cores", "memory_gib", "gpu"], str | int | float | None]
-    threads: int
-    device: str
-    data: list[DataSource]
-    modules: dict[str, str]
-
-
-class Record(_Strict):
-    """What ``record.json`` holds."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    paper: str
-    profile: str
-    arm: str
-    seed: int
-    parameters: dict[str, Plain | list[Plain]]
-    settings: dict[str, Plain | list[Plain]] = {}
-    metrics: dict[str, Metric]
-    claims: dict[str, claims.Verdict]
-    figures: list[str]
-    arrays: list[str]
-    provenance: Provenance
-
-    @property
-    def subject(self) -> dict[str, Any]:
-        """What the rules are told of the run: its parameters, profile, arm and data set."""
-        return _subject(self.parameters, self.profile, self.arm, self.provenance.data)
-
-
-def _subject(parameters: Mapping[str, Any], profile: str, arm: str, sources: list[DataSource]) -> dict[str, Any]:
-    names = dict.fromkeys(source.name for source in sources)  # where the arm chooses the data, no parameter does
-    return {"dataset": ", ".join(names), **parameters, "profile": profile, "arm": arm}
-
-
-class _Parameter(_Strict):
-    """One entry of ``notebooks/parameters/<paper>.yaml``."""
-
-    kind: Literal["str", "int", "float", "bool"] = Field(alias="type")
-    choices: list[Plain] | None = Field(default=None, min_length=1)
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    below: float | None = None
-    nullable: bool = False
-    many: bool = Field(default=False, alias="list")
-    help: str
-
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if any(type(choice) is not _TYPES[self.kind] for choice in self.choices or ()):
-            raise ValueError(f"every choice must be of type {self.kind}")
-        if self.kind in ("str", "bool") and any(getattr(self, name) is not None for name in _LIMITS):
-            raise ValueError(f"type {self.kind} takes no minimum, maximum, above or below")
-        return self
-
-    def expected(self) -> str:
-        words = ["list of " * self.many + self.kind]
-        words += [f"one of {', '.join(map(repr, self.choices))}"] if self.choices else []
-        words += [f"{_LIMITS[k][0]} {getattr(self, k):.12g}" for k in _LIMITS if getattr(self, k) is not None]
-        return ", ".join(words) + " (or None)" * self.nullable
-
-    def fits(self, value: Any) -> Any:
-        limits = [(holds, getattr(self, name)) for name, (_, holds) in _LIMITS.items()]
-        if not all(limit is None or holds(value, limit) for holds, limit in limits):
-            raise ValueError("out of range")
-        if self.choices and value not in self.choices:
-            raise ValueError("not a choice")
-        return value
-
-    def annotation(self) -> Any:
-        one = Annotated[_TYPES[self.kind], pydantic.AfterValidator(self.fits)]
-        kind = list[one] if self.many else one
-        return kind | None if self.nullable else kind
-
-
-def _checked(kind: Any, data: Any, what: object) -> Any:
-    """`data` as `kind`, or one ValueError that lists every problem of `what`."""
-    try:
-        return pydantic.TypeAdapter(kind).validate_python(data)
-    except pydantic.ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r:.60})" for e in error.errors()]
-        raise ValueError("\n  ".join([f"{what} is not valid; correct it:", *lines])) from None
-
-
-def _schema(root: Path, paper: str) -> tuple[dict[str, _Parameter], dict[str, dict[str, Any]]]:
-    """The paper's parameters, and the settings of its arms (entry `arms`, which makes `arm` a parameter)."""
-    known = {path.stem: path for path in sorted((root / "notebooks" / "parameters").glob("*.yaml"))}
-    if paper not in known:
-        raise FileNotFoundError(
-            f"no parameters for paper {paper!r}: expected notebooks/parameters/<paper>.yaml. "
-            f"Papers that have one: {', '.join(known) or 'none'}."
-        )
-    try:
-        content = yaml.safe_load(known[paper].read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{known[paper]} is not valid YAML: {error}") from error
-    arms = {}
-    if isinstance(content, dict) and "arms" in content:
-        arms = _checked(dict[str, dict[str, Plain | list[Plain]]], content.pop("arms"), f"arms of {known[paper]}")
-        content["arm"] = {"type": "str", "choices": list(arms), "help": "what is compared; one run is one arm"}
-    schema = _checked(dict[str, _Parameter], content, known[paper])
-    if missing := {"profile", "seed"} - schema.keys():
-        raise ValueError(f"{known[paper]} lacks {', '.join(sorted(missing))}: every paper has profile and seed.")
-    return schema, arms
-
-
-def _is_plain(value: Any) -> bool:
-    parts = value if isinstance(value, list | tuple) else [value]
-    return all(part is None or isinstance(part, str | int | float | bool) for part in parts)
-
-
-def _validated(paper: str, schema: dict[str, _Parameter], names: Mapping[str, Any]) -> dict[str, Any]:
-    """The notebook's parameters among `names`; one error for all that is unknown, missing or wrong."""
-    given = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in names.items()
-        if name in schema or (_is_plain(value) and name[0] != "_" and name not in ("In", "Out"))
-    }
-    fields = {name: (entry.annotation(), ...) for name, entry in schema.items()}
-    try:
-        model = pydantic.create_model("Parameters", __config__=_Strict.model_config, **fields).model_validate(given)
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in model}
-    except pydantic.ValidationError as error:
-        kinds = {str(e["loc"][0]): e["type"] for e in error.errors()}
-    problems = []
-    for name, kind in kinds.items():
-        if kind == "missing":
-            what = f"missing; expected {schema[name].expected()}. Set it in the cell tagged parameters."
-            problems.append(f"{name}: {what}")
-            continue
-        shown = f"{name} = {given[name]!r:.80} ({type(given[name]).__name__})"
-        if kind == "extra_forbidden":
-            closest = difflib.get_close_matches(name, schema, 1, 0.0)[0]
-            problems.append(f"{shown}: no such parameter; the closest is {closest!r}. Rename it or leave it out.")
-            continue
-        problems.append(f"{shown}: expected {schema[name].expected()}. Change it.")
-        text = re.fullmatch(r"([-+]?\d+)(\.\d*)?e([-+]?\d+)", str(given[name]), re.IGNORECASE)
-        if schema[name].kind == "float" and isinstance(given[name], str) and text:
-            written = f"{text[1]}{text[2] or '.0'}e{int(text[3]):+d}"
-            problems[-1] += f" (YAML reads {text[0]} as text: write {written}.)"
-    place = f"notebooks/parameters/{paper}.yaml"
-    raise ValueError("\n  ".join([f"{len(problems)} wrong parameter(s); {place} describes all:", *problems]))
 
 
 def _device(name: str) -> "torch.device":
@@ -235,19 +51,6 @@ def _device(name: str) -> "torch.device":
     if name != "auto" and not present[name]:
         raise RuntimeError(f"device = {name!r}: PyTorch finds no such device here. Set device to 'auto' or 'cpu'.")
     return torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
-
-
-def arms(paper: str, root: Path | None = None) -> list[str]:
-    """The arms of a paper in the order of its parameter schema; the first is the one that a plain run takes.
-
-    `root` is the checkout, by default the repository.
-    """
-    return list(_schema(root or repository_root(), paper)[1]) or ["main"]
-
-
-def results_root() -> Path:
-    """Folder of the results: $XAI_RESULTS (a relative one counts from the repository), else ``results/``."""
-    return resolve(os.environ.get("XAI_RESULTS") or "results")
 
 
 @contextmanager
@@ -313,18 +116,6 @@ def _publish(folder: Path, files: dict[str, bytes]) -> None:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _number(what: str, value: Any) -> float:
-    try:
-        if isinstance(value, bool | np.bool_ | str):
-            raise TypeError
-        number = float(value)  # a NumPy scalar and a tensor with one element, too
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{what} = {value!r} ({type(value).__name__}): expected one number.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{what} = {number}: not finite. If it is undefined, pass None and a note that says why.")
-    return number
-
-
 def _brief(values: list[claims.Value]) -> str:
     """The paper's own numbers for one claim, the first three of them."""
     shown = []
@@ -339,28 +130,30 @@ class Run:
     """A started run, made by `start`: it collects what is measured, and `record` writes it once.
 
     Read-only by convention: paper, profile, arm, seed, parameters (a mapping), settings (a mapping, what the arm
-    sets in notebooks/parameters/<paper>.yaml), device (torch.device), folder.
+    sets besides parameters), overrides (names of the parameters that the caller passed with other values than profile
+    and arm have), device (torch.device), folder.
     """
 
     def __init__(self, paper: str, names: Mapping[str, Any]) -> None:
         root = repository_root()
-        schema, arms = _schema(root, paper)
-        parameters = _validated(paper, schema, names)
-        self.paper, self.parameters = paper, MappingProxyType(parameters)
-        self.profile, self.seed, self.arm = parameters["profile"], parameters["seed"], parameters.get("arm", "main")
-        self.settings = MappingProxyType(arms.get(self.arm, {}))
+        known, found = parameters.schema(paper), parameters.resolve(paper, names)
+        self.paper, self.parameters = paper, MappingProxyType(found.values)
+        self.profile, self.seed = found.values["profile"], found.values["seed"]
+        self.arm = found.values.get("arm", "main")
+        self.settings, self.overrides = MappingProxyType(known.settings(self.arm)), found.overrides
+        self.replaced = MappingProxyType(found.replaced)
         for part in (self.profile, self.arm):
             if not re.fullmatch(_NAME, part, re.ASCII):
                 raise ValueError(f"{part!r} becomes a folder's name: use letters, digits, '_', '.' and '-'.")
-        self.device = _device(parameters.get("device", "auto"))
-        self.folder = results_root() / self.profile / paper / self.arm / f"seed_{self.seed}"
+        self.device = _device(found.values.get("device", "auto"))
+        self.folder = run_folder(self.profile, paper, self.arm, self.seed, bool(found.overrides))
         self._reported = claims.load()
         if paper not in self._reported.papers:
             raise ValueError(f"results/reported.yaml has no paper {paper!r}: add its values and claims first.")
         self._started, self._clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         self._git = provenance.git_state(root)
         self._modules = provenance.module_hashes(root, paper, self.profile)  # as loaded, whatever changes later
-        self._metrics: dict[str, Metric] = {}
+        self._metrics: dict[str, Estimate] = {}
         self._sources: list[DataSource] = []
         self._figures: dict[str, bytes] = {}
         self._arrays: dict[str, bytes] = {}
@@ -403,7 +196,7 @@ class Run:
 
     def _admit(self, kind: str, name: str, pattern: str = _NAME, taken: Mapping[str, Any] | None = None) -> None:
         if self._closed:
-            raise RuntimeError(f"this run {self._closed}. Begin a new one with experiment.start.")
+            raise RuntimeError(f"this run {self._closed}. Begin a new one with suite.start.")
         if not re.fullmatch(pattern, name, re.ASCII):
             example = "P1.1.accuracy" if pattern is _ID else "fig2_morph"
             raise ValueError(f"{kind} {name!r}: expected a name such as {example!r}.")
@@ -418,41 +211,33 @@ class Run:
         return self.folder / "checkpoints" / f"{name}.pt"
 
     def measure(
-        self,
-        id: str,
-        value: float | None,
-        unit: str = "",
-        n: int | None = None,
-        low: float | None = None,
-        high: float | None = None,
-        note: str = "",
+        self, id: str, found: Estimate | float | None, unit: str = "", n: int | None = None, note: str = ""
     ) -> float:
         """Add a metric, named as the rules in reported.yaml name it (``P1.1.accuracy``), and hand its value back.
 
-        `low` and `high` are the ends of its interval, `n` is the number of cases behind it. None means "not
-        defined": then `note` must say why, and NaN comes back.
+        `found` is an estimate, or a plain number. `unit`, `n` (the cases behind it) and `note` complete it. None means
+        "not defined": then `note` must say why, and NaN comes back.
         """
         self._admit("metric", id, _ID, self._metrics)
-        if value is None and (not note or low is not None or high is not None):
-            raise ValueError(f"{id} = None: an undefined value needs a note that says why, and has no interval.")
-        numbers = {"value": value, "low": low, "high": high}
-        numbers = {k: None if v is None else _number(f"{id}, {k}", v) for k, v in numbers.items()}
-        if low is not None and high is not None and numbers["low"] > numbers["high"]:
-            raise ValueError(f"{id}: its interval runs from {low} to {high}; low must not exceed high.")
-        n = int(n) if isinstance(n, np.integer) else n
-        self._metrics[id] = _checked(Metric, {**numbers, "unit": unit, "n": n, "note": note}, f"metric {id}")
-        return math.nan if value is None else numbers["value"]
+        more = {name: value for name, value in {"unit": unit, "n": n, "note": note}.items() if value not in ("", None)}
+        try:
+            estimate = replace(found, **more) if isinstance(found, Estimate) else Estimate(found, **more)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{id}: {error}.") from None
+        self._metrics[id] = estimate
+        return math.nan if estimate.value is None else estimate.value
 
     def table(self, *prefixes: str) -> pd.DataFrame:
         """The metrics measured so far whose ids begin with one of `prefixes` (none: all), one row each."""
         chosen = {name: m for name, m in self._metrics.items() if name.startswith(prefixes or "")}
-        rows = {name: metric.model_dump(include={"value", "low", "high", "n"}) for name, metric in chosen.items()}
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "n"]).rename_axis("metric")
+        columns = ["value", "low", "high", "n"]
+        rows = {name: [getattr(metric, column) for column in columns] for name, metric in chosen.items()}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("metric")
 
     def uses(self, provenance: Mapping[str, str]) -> None:
         """Note a data set (``ImageSet.provenance``: name, sha256, variant)."""
         self._admit("data set", "data")
-        source = _checked(DataSource, dict(provenance), "the provenance of a data set")
+        source = checked(DataSource, dict(provenance), "the provenance of a data set")
         if source not in self._sources:
             self._sources.append(source)
 
@@ -496,15 +281,16 @@ class Run:
             RuntimeError: recorded before, or the folder cannot be written.
         """
         self._admit("record", "record")
-        place = {"profile": self.profile, "arm": self.arm}
-        subject = _subject(self.parameters, self.profile, self.arm, self._sources)
-        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, subject)
+        about = subject(dict(self.parameters), self.profile, self.arm, self._sources)
+        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, about)
         known = provenance.module_hashes(repository_root(), self.paper, self.profile) | self._modules
         record = Record(
-            **place,
             paper=self.paper,
+            profile=self.profile,
+            arm=self.arm + OWN * bool(self.overrides),
             seed=self.seed,
             parameters={k: list(v) if isinstance(v, tuple) else v for k, v in self.parameters.items()},
+            overrides=list(self.overrides),
             settings=dict(self.settings),
             metrics=self._metrics,
             claims=verdicts,
@@ -538,7 +324,11 @@ class Run:
 
 
 def start(paper: str, parameters: Mapping[str, Any]) -> Run:
-    """Begin a run: check the parameters, lock its folder, seed everything.
+    """Begin a run: check the parameters, settle which values count, lock its folder, seed everything.
+
+    Where the arm, or the profile, says another value than the one that was handed in, and the caller did not pass it,
+    theirs counts: it is printed with the old one, and written back into `parameters` if that can be changed, so that a
+    notebook's own names are what it computes with. `xai_utils.suite.parameters` says how that is decided.
 
     A run of this process that was never recorded is given up first, so a notebook can be run again from its top.
     Nothing global is set but the seeds and what `seeds.seed_everything` says; the number of threads is only noted.
@@ -562,6 +352,13 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
         _active._close("was given up for a later one")
     run._open()
     _active = run
+    for name, (old, who) in run.replaced.items():
+        print(f"{who} sets {name} = {run.parameters[name]!r} (it was {old!r})")
+    if run.overrides:
+        own = ", ".join(f"{name} = {run.parameters[name]!r}" for name in run.overrides)
+        print(f"{own}: not what profile {run.profile} and arm {run.arm} say, so this run is filed under {run.arm}{OWN}")
+    if isinstance(parameters, MutableMapping):
+        parameters.update({name: run.parameters[name] for name in run.replaced})
     seeds.seed_everything(run.seed)
     return run
 
@@ -577,60 +374,3 @@ def versions() -> pd.Series:
     """Versions of Python and of the packages that a record names."""
     here = provenance.environment()
     return pd.Series({"python": here["python"], **here["packages"]}, name="version")
-
-
-def load_record(path: str | Path) -> Record:
-    """Read and check a ``record.json`` (or the one in a run's folder).
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: half a record, another schema version, or a field that is unknown, missing or mistyped.
-    """
-    path = Path(path) / "record.json" if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no record at {path}. Run the notebook to its last cell, run.record().")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: _number("value", name))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole record ({error}). Delete it and run the notebook again.") from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}. Run the notebook again.")
-    return _checked(Record, data, path)
-
-
-def same_result(a: Record, b: Record) -> list[str]:
-    """What differs between two records, provenance (and with it timings) apart; empty if they are equal."""
-
-    def differences(x: Any, y: Any, name: str) -> list[str]:
-        if isinstance(x, dict) and isinstance(y, dict):
-            keys = sorted(x.keys() | y.keys())
-            return [d for k in keys for d in differences(x.get(k, "absent"), y.get(k, "absent"), f"{name}.{k}")]
-        return [] if x == y else [f"{name[1:]}: {x!r} against {y!r}"]
-
-    return differences(*(record.model_dump(exclude={"provenance"}) for record in (a, b)), "")
-
-
-def stale(record: Record, root: Path | None = None) -> list[str]:
-    """Names of the modules, notebook, profile and settings of the arm that have changed or gone since `record`.
-
-    Args:
-        record: from `load_record`.
-        root: the checkout to compare with; default: this package and the repository.
-    """
-    changed = []
-    for name, known in record.provenance.modules.items():
-        path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
-        if not path.is_file() or provenance.hash_file(path) != known:
-            changed.append(name)
-    schema = f"notebooks/parameters/{record.paper}.yaml"
-    there = (root or repository_root()) / schema
-    settings = {}
-    if there.is_file():
-        settings = _arms(root or repository_root(), record.paper, there.stat().st_mtime_ns).get(record.arm, {})
-    return changed + [f"{schema} (arm {record.arm})"] * (settings != record.settings)
-
-
-@functools.lru_cache(maxsize=64)
-def _arms(root: Path, paper: str, _modified_ns: int) -> dict[str, dict[str, Any]]:
-    return _schema(root, paper)[1]

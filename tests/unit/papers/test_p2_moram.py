@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.papers import p2_moram as paper
 
 SEED = 0
@@ -62,33 +63,33 @@ def test_without_a_region_nothing_is_defined():
     for odd in (full, ~full):
         assert paper.inside_difference(maps, odd).isnan().all()
         assert paper.misled(maps, odd).isnan().all()
-    found = paper.interval(paper.inside_difference(maps, None), SEED)
-    assert found == {"value": None, "n": 0, "note": "fewer than two images with a true region"}
+    found = paper.mean_of_known(paper.inside_difference(maps, None), SEED)
+    assert found == Estimate(None, 0, note="fewer than two images with a true region")
     share = paper.share_difference(paper.misled(maps, None), torch.tensor([True, False]), SEED)
-    assert (share["value"], share["n"]) == (None, 0)
+    assert (share.value, share["n"]) == (None, 0)
     r = torch.linspace(0, 1, 5)
     curves = paper.curves({"RAM": maps, "MoRAM": maps.abs()}, None, r)
     assert {values.shape for values in curves.values()} == {(2, 5)}
     for entry in paper.compare_readings(curves, r, SEED).values():
-        assert [value["value"] for value in entry.values()] == [None] * 4
+        assert [value.value for value in entry.values()] == [None] * 4
 
 
 def test_an_interval_leaves_images_without_region_out():
     values = torch.tensor([1.0, math.nan, 2.0, 6.0])
-    found = paper.interval(values, SEED)
-    assert (found["value"], found["n"]) == (3.0, 3)
-    assert 1 <= found["low"] < 3 < found["high"] <= 6
-    assert paper.interval(values[:2], SEED)["value"] is None
+    found = paper.mean_of_known(values, SEED)
+    assert (found.value, found["n"]) == (3.0, 3)
+    assert 1 <= found.low < 3 < found.high <= 6
+    assert paper.mean_of_known(values[:2], SEED).value is None
 
 
 def test_share_difference_by_counting():
     hits = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.nan])
     group = torch.tensor([True, True, True, True, False, False, False, False, True])
     found = paper.share_difference(hits, group, SEED)
-    assert found["value"] == pytest.approx(3 / 4 - 1 / 4)
+    assert found.value == pytest.approx(3 / 4 - 1 / 4)
     assert found["n"] == 8
-    assert found["low"] < 0.5 < found["high"]
-    assert paper.share_difference(hits, torch.ones(9, dtype=torch.bool), SEED)["value"] is None
+    assert found.low < 0.5 < found.high
+    assert paper.share_difference(hits, torch.ones(9, dtype=torch.bool), SEED).value is None
 
 
 def test_nearest_targets():
@@ -123,16 +124,16 @@ def test_readings_are_compared_moram_minus_ram():
     curves = {(reading, "RAM"): ram for reading in paper.READINGS}
     curves |= {("signed", "MoRAM"): ram - up, ("clip", "MoRAM"): ram + up - 0.01, ("shift", "MoRAM"): ram + up}
     found = paper.compare_readings(curves, r, SEED)
-    assert [found[reading]["share_of_r"]["value"] for reading in paper.READINGS] == pytest.approx([2 / 3, 1 / 3, 1])
-    assert found["shift"]["auc_difference"]["value"] == pytest.approx(0.1)  # the mean of 0.05 and 0.15
-    assert found["shift"]["auc_difference"]["low"] == pytest.approx(0.05)
-    assert found["signed"]["auc_difference"]["value"] == pytest.approx(-0.1)
-    assert found["clip"]["ram_area"]["value"] == pytest.approx((0.525 + 0.525) / 2)
-    assert found["clip"]["moram_area"]["value"] == pytest.approx(0.525 + 0.1 - 0.01)
+    assert [found[reading]["share_of_r"].value for reading in paper.READINGS] == pytest.approx([2 / 3, 1 / 3, 1])
+    assert found["shift"]["auc_difference"].value == pytest.approx(0.1)  # the mean of 0.05 and 0.15
+    assert found["shift"]["auc_difference"].low == pytest.approx(0.05)
+    assert found["signed"]["auc_difference"].value == pytest.approx(-0.1)
+    assert found["clip"]["ram_area"].value == pytest.approx((0.525 + 0.525) / 2)
+    assert found["clip"]["moram_area"].value == pytest.approx(0.525 + 0.1 - 0.01)
     assert paper.best_reading(found) == "shift"
-    found["clip"]["share_of_r"]["value"] = 1.0
+    found["clip"]["share_of_r"].value = 1.0
     assert paper.best_reading(found) == "shift"  # equal shares: the larger area decides
-    found["clip"]["auc_difference"]["value"] = 0.2
+    found["clip"]["auc_difference"].value = 0.2
     assert paper.best_reading(found) == "clip"
 
 

@@ -13,8 +13,10 @@ from checks import augmented_from_its_generator_alone
 from xai_utils.data.imageset import ImageSet
 from xai_utils.explain.gradcam import GradCAM
 from xai_utils.metrics import consistency, localization
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.models import resnet18
 from xai_utils.papers import p3_gradcam_defects as paper
+from xai_utils.papers import shared
 from xai_utils.seeds import generator
 
 SEED = 0
@@ -195,7 +197,7 @@ def test_network_depends_on_its_seed_alone():
 def test_a_narrow_network_trains(width):  # below 8 channels, channels_last ended the process
     model = paper.network(3, width, 1, SEED)
     pixels = torch.rand(6, 1, 32, 32, generator=generator(3, "pixels"))
-    paper.cross_entropy(model, (pixels, torch.arange(6) % 3), generator(0))["loss"].backward()
+    shared.cross_entropy(model, (pixels, torch.arange(6) % 3), generator(0))["loss"].backward()
     assert all(weight.grad.isfinite().all() and weight.grad.any() for weight in model.parameters())
     deep = model.layer4[0].conv1.weight
     assert deep.is_contiguous(memory_format=torch.channels_last) == (width >= 8)
@@ -206,7 +208,7 @@ def test_cross_entropy_and_accuracy_by_hand():
     labels = torch.tensor([0, 1, 0, 0])
 
     images = torch.rand(4, 3, 5, 5)
-    found = paper.cross_entropy({images: logits}.get, (images, labels), None)
+    found = shared.cross_entropy({images: logits}.get, (images, labels), None)
     rows = [-row[k] + math.log(sum(map(math.exp, row))) for row, k in zip(logits.tolist(), labels.tolist())]
     assert found["loss"].item() == pytest.approx(sum(rows) / 4)
     assert found["accuracy"].item() == 0.5
@@ -398,7 +400,7 @@ def test_all_six_outcomes():
 
 def test_keys_of_methods():
     names = ("Grad-CAM", "Grad-CAM++", "HiRes CAM", "true mask")
-    assert list(map(paper.key, names)) == ["grad_cam", "grad_campp", "hires_cam", "true_mask"]
+    assert list(map(shared.metric_key, names)) == ["grad_cam", "grad_campp", "hires_cam", "true_mask"]
 
 
 def test_agreement_by_hand():
@@ -442,22 +444,22 @@ def scores_of(column, n, seed=1):
 def test_told_apart_where_the_energy_tells_and_where_nothing_does():
     rng = np.random.default_rng(2)
     wrong = np.arange(120) % 3 == 0
-    told = paper.told_apart(scores_of(rng.random(120) - 3 * wrong, 120), wrong, None, SEED)
-    assert told["value"] > 0.98
-    assert told["low"] > 0.9
+    told = paper.error_auroc(scores_of(rng.random(120) - 3 * wrong, 120), wrong, None, SEED)
+    assert told.value > 0.98
+    assert told.low > 0.9
     assert told["n"] == 120
-    untold = paper.told_apart(scores_of(rng.random(120), 120), wrong, np.arange(120) // 2, SEED)
-    assert 0.3 < untold["value"] < 0.65
-    assert untold["low"] < 0.5
+    untold = paper.error_auroc(scores_of(rng.random(120), 120), wrong, np.arange(120) // 2, SEED)
+    assert 0.3 < untold.value < 0.65
+    assert untold.low < 0.5
 
 
 def test_told_apart_sees_the_scores_only():
     wrong = np.arange(80) % 2 == 0
     scores = scores_of(np.random.default_rng(3).random(80), 80)
-    found = paper.told_apart(scores, wrong, None, SEED)
-    assert found == paper.told_apart(scores.assign(area=wrong.astype(float)), wrong, None, SEED)
+    found = paper.error_auroc(scores, wrong, None, SEED)
+    assert found == paper.error_auroc(scores.assign(area=wrong.astype(float)), wrong, None, SEED)
     for name in paper.SCORES:
-        assert paper.told_apart(scores.assign(**{name: wrong.astype(float)}), wrong, None, SEED)["value"] > 0.99
+        assert paper.error_auroc(scores.assign(**{name: wrong.astype(float)}), wrong, None, SEED).value > 0.99
 
 
 def test_told_apart_never_scores_an_image_by_a_fit_that_saw_its_group(monkeypatch):
@@ -481,13 +483,13 @@ def test_told_apart_never_scores_an_image_by_a_fit_that_saw_its_group(monkeypatc
     monkeypatch.setattr(paper, "_logistic", watched)
     tiles = np.repeat(np.arange(20), 6)
     wrong = np.random.default_rng(4).random(20)[tiles] < 0.5  # all images of a tile are alike: the tile is the answer
-    found = paper.told_apart(scores_of(tiles.astype(float), 120), wrong, tiles, SEED)
-    assert 0.1 < found["value"] < 0.9
+    found = paper.error_auroc(scores_of(tiles.astype(float), 120), wrong, tiles, SEED)
+    assert 0.1 < found.value < 0.9
     assert len(seen) == 5
     assert all(not trained & scored for trained, scored in seen)
     assert set.union(*(scored for _, scored in seen)) == set(range(20))
     seen.clear()
-    paper.told_apart(scores_of(np.arange(6.0), 6), np.arange(6) < 3, None, SEED)
+    paper.error_auroc(scores_of(np.arange(6.0), 6), np.arange(6) < 3, None, SEED)
     assert len(seen) == 3  # no more folds than groups of either kind
 
 
@@ -495,8 +497,8 @@ def test_told_apart_needs_right_and_wrong_in_three_groups():
     scores, tiles = scores_of(np.arange(12.0), 12), np.arange(12) // 2
     for wrong, count in ((tiles < 2, 4), (tiles >= 2, 8)):
         note = f"{count} of 12 images, of {count // 2} groups ({6 - count // 2} the others): fewer than 3"
-        assert paper.told_apart(scores, wrong, tiles, SEED) == {"value": None, "n": 12, "note": note}
-    assert paper.told_apart(scores, np.zeros(12, dtype=bool), None, SEED)["value"] is None
+        assert paper.error_auroc(scores, wrong, tiles, SEED) == Estimate(None, 12, note=note)
+    assert paper.error_auroc(scores, np.zeros(12, dtype=bool), None, SEED).value is None
 
 
 def test_told_apart_without_wrong_predictions_to_learn_from(monkeypatch):
@@ -511,8 +513,8 @@ def test_told_apart_without_wrong_predictions_to_learn_from(monkeypatch):
 
     monkeypatch.setattr(paper, "StratifiedGroupKFold", Unlucky)
     note = "one group of images holds nearly all wrong, or right, predictions"
-    found = paper.told_apart(scores_of(np.arange(12.0), 12), wrong, None, SEED)
-    assert found == {"value": None, "n": 12, "note": note}
+    found = paper.error_auroc(scores_of(np.arange(12.0), 12), wrong, None, SEED)
+    assert found == Estimate(None, 12, note=note)
 
 
 # without a mask -------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from xai_utils import training
 from xai_utils.data.imageset import ImageSet
 from xai_utils.metrics.consistency import ClassMeans
 from xai_utils.papers import p4_cam_consistency as paper
+from xai_utils.papers import shared
 from xai_utils.seeds import generator
 
 SEED = 0
@@ -55,7 +56,7 @@ GROUPS = np.repeat(list("abcdefghijkl"), 3)
 @pytest.mark.parametrize("groups", [None, GROUPS])
 def test_scarce_takes_exact_counts_and_leaves_the_rest_to_judge_by(groups):
     images = image_set(LABELS, groups=groups, split=SPLIT)
-    few, others = paper.scarce(images, 1, SEED)
+    few, others = paper.subsample_per_class(images, 1, SEED)
     assert sorted(few.labels.tolist()) == [0, 1, 2]
     assert rows_of(few) == sorted(rows_of(few))
     assert set(few.split) == {"train"}
@@ -72,28 +73,28 @@ def test_scarce_takes_exact_counts_and_leaves_the_rest_to_judge_by(groups):
 
 def test_scarce_depends_on_the_seed_alone():
     images = image_set(LABELS, split=SPLIT)
-    drawn = [rows_of(paper.scarce(images, 3, seed)[0]) for seed in (0, 0, 1, 2)]
+    drawn = [rows_of(paper.subsample_per_class(images, 3, seed)[0]) for seed in (0, 0, 1, 2)]
     torch.manual_seed(9)
     np.random.seed(9)
-    assert rows_of(paper.scarce(images, 3, 0)[0]) == drawn[0] == drawn[1]
+    assert rows_of(paper.subsample_per_class(images, 3, 0)[0]) == drawn[0] == drawn[1]
     assert len({tuple(rows) for rows in drawn}) == 3
-    ever = {i for seed in range(40) for i in rows_of(paper.scarce(images, 1, seed)[0])}
+    ever = {i for seed in range(40) for i in rows_of(paper.subsample_per_class(images, 1, seed)[0])}
     assert ever == {i for i in range(36) if SPLIT[i] == "train"}
 
 
 def test_scarce_of_zero_is_the_split_as_it_is_and_too_few_are_refused():
     images = image_set(LABELS, groups=GROUPS, split=SPLIT)
-    few, others = paper.scarce(images, 0, SEED)
+    few, others = paper.subsample_per_class(images, 0, SEED)
     assert rows_of(few) == [i for i in range(36) if SPLIT[i] == "train"]
     assert rows_of(others) == [i for i in range(36) if SPLIT[i] == "test"]
-    whole, left = paper.scarce(images, 6, SEED)
+    whole, left = paper.subsample_per_class(images, 6, SEED)
     assert rows_of(whole) == rows_of(few)
     assert rows_of(left) == rows_of(others)
     images = image_set([0, 0, 0, 1, 1, 2, 2, 2, 2], split=["train"] * 5 + ["test"] * 2 + ["train"] * 2)
     with pytest.raises(ValueError, match="per_class is 3, but made has 2 training images of 'chest'"):
-        paper.scarce(images, 3, SEED)
+        paper.subsample_per_class(images, 3, SEED)
     with pytest.raises(ValueError, match=r"per_class is -1; expected 0 \(all\) or more"):
-        paper.scarce(images, -1, SEED)
+        paper.subsample_per_class(images, -1, SEED)
 
 
 def test_composition_by_pairs():
@@ -339,7 +340,7 @@ BATCHES = [range(4), range(4, 8), range(8, 10), range(10, 14), range(14, 18), ra
 
 def remember(watched, rows):
     rows = list(rows)
-    watched.remember(MAPS[rows], torch.tensor(TRUE)[rows], torch.tensor(RIGHT)[rows])
+    watched.update_means(MAPS[rows], torch.tensor(TRUE)[rows], torch.tensor(RIGHT)[rows])
 
 
 def test_an_epoch_is_compared_with_the_means_of_the_epoch_before():
@@ -805,7 +806,7 @@ def test_seen_by_loops_in_batches_and_the_model_left_as_found():
     images = image_set(labels, torch.rand(70, 1, 5, 4, generator=generator(6)))
     before, sizes = as_numbers(model.state_dict()), []
     handle = model.register_forward_hook(lambda _m, inputs, _o: sizes.append(len(inputs[0])))
-    found = paper.seen(model, "features", images)
+    found = paper.judge(model, "features", images)
     handle.remove()
     assert sizes == [70, 64, 6, int((~found.right).sum())]  # again for the predicted class only where it is another
     assert_same(before, model.state_dict())
@@ -954,19 +955,19 @@ def test_within_between_by_a_double_loop_and_its_interval_by_resampling(clusters
         "low": pytest.approx(low, rel=1e-5),
         "high": pytest.approx(high, rel=1e-5),
     }
-    assert found["low"] < found["value"] < found["high"]
+    assert found.low < found.value < found.high
     grown = paper.within_between(maps * torch.linspace(1, 9, 12)[:, None, None], labels_, clusters, 3)
-    assert grown["value"] == pytest.approx(found["value"], rel=1e-5)
+    assert grown.value == pytest.approx(found.value, rel=1e-5)
 
 
 def test_within_between_is_zero_for_one_map_a_class_and_one_without_classes():
     one = torch.rand(3, 5, 4, generator=generator(2))
     labels = torch.arange(12) % 3
     found = paper.within_between(one[labels], labels, None, 0)
-    assert (found["value"], found["high"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
+    assert (found.value, found.high) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
     random = torch.rand(300, 5, 4, generator=generator(3))
     found = paper.within_between(random, torch.arange(300) % 3, None, 0)
-    assert found["low"] < 1 < found["high"]
+    assert found.low < 1 < found.high
 
 
 @pytest.mark.parametrize(
@@ -984,9 +985,9 @@ def test_within_between_of_too_few_groups_is_undefined(labels, clusters):
     maps = torch.rand(len(labels), 5, 4, generator=generator(1))
     names = None if clusters is None else np.array(list(clusters))
     found = paper.within_between(maps, torch.tensor(labels), names, 0)
-    assert (found["value"], found["n"]) == (None, len(labels))
+    assert (found.value, found["n"]) == (None, len(labels))
     assert set(found) == {"value", "n", "note"}
-    assert "four" in found["note"]
+    assert "four" in found.note
 
 
 def test_several_pieces_by_hand():
@@ -1029,7 +1030,7 @@ def test_together_scores_each_image_by_a_fit_on_other_groups(monkeypatch, cluste
     rng = np.random.default_rng(1)
     wrong = rng.random(60) < 0.3
     scores = np.stack([rng.permutation(60), rng.random(60) + 0.4 * wrong], 1)  # the first column tells who it is
-    got = paper.together(scores, wrong, clusters, 2**40)
+    got = shared.cross_validated_score(scores, wrong, clusters, 2**40)
     groups = np.arange(60) if clusters is None else clusters
     number = {value: i for i, value in enumerate(scores[:, 0])}
     assert len(Fitted.rows) == 5
@@ -1048,14 +1049,14 @@ def test_together_scores_each_image_by_a_fit_on_other_groups(monkeypatch, cluste
         again = LogisticRegression().fit((scores[learnt] - middle) / size, wrong[learnt], weights)
         np.testing.assert_allclose(again.coef_, model.coef_, rtol=1e-4)
     assert sorted(judged) == list(range(60))
-    assert np.array_equal(paper.together(scores, wrong, clusters, 2**40), got)
-    assert not np.array_equal(paper.together(scores, wrong, clusters, 1), got)
+    assert np.array_equal(shared.cross_validated_score(scores, wrong, clusters, 2**40), got)
+    assert not np.array_equal(shared.cross_validated_score(scores, wrong, clusters, 1), got)
 
 
 def test_together_finds_what_two_scores_know_only_jointly():
     rng = np.random.default_rng(3)
     wrong, shared = np.arange(200) % 4 == 0, rng.normal(size=200) * 5
-    got = paper.together(np.stack([shared + wrong, shared], 1), wrong, None, SEED)
+    got = shared.cross_validated_score(np.stack([shared + wrong, shared], 1), wrong, None, SEED)
     assert (got[wrong][:, None] > got[~wrong]).mean() > 0.95
     assert (shared[wrong][:, None] + 1 > shared[~wrong]).mean() < 0.65
 
@@ -1074,12 +1075,20 @@ def test_together_finds_what_two_scores_know_only_jointly():
 def test_together_is_none_where_nothing_can_be_learnt(wrong, clusters):
     wrong = np.array(wrong)
     scores = np.random.default_rng(0).random((len(wrong), 2))
-    assert paper.together(scores, wrong, None if clusters is None else np.array(list(clusters)), SEED) is None
+    assert (
+        shared.cross_validated_score(scores, wrong, None if clusters is None else np.array(list(clusters)), SEED)
+        is None
+    )
 
 
 def test_together_needs_no_more_than_two_groups_of_a_side():
     wrong = np.array([True, True, False, False, False, False])
-    assert len(paper.together(np.random.default_rng(0).random((6, 2)), wrong, np.array(list("abcdef")), SEED)) == 6
+    assert (
+        len(
+            shared.cross_validated_score(np.random.default_rng(0).random((6, 2)), wrong, np.array(list("abcdef")), SEED)
+        )
+        == 6
+    )
 
 
 def test_energy_inside_and_the_area_by_hand():

@@ -13,9 +13,11 @@ from torch import nn
 from xai_utils.data.imageset import ImageSet
 from xai_utils.explain import LRPBN, lrp
 from xai_utils.explain.components import c1c
-from xai_utils.metrics import faithfulness, measured
+from xai_utils.metrics import faithfulness, tables
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.models import AttentionBranchNetwork, Gate
 from xai_utils.papers import p5_lrp_bn as paper
+from xai_utils.papers import shared
 from xai_utils.seeds import generator
 from xai_utils.suite import claims
 
@@ -144,7 +146,7 @@ def test_cross_entropy_and_accuracy_by_hand():
     logits = torch.tensor([[2.0, 0.0], [1.0, 3.0], [0.0, 0.5], [1.0, 4.5]])
     labels = torch.tensor([0, 1, 0, 1])
     images = torch.zeros(4, 3, 5, 5)
-    found = paper.cross_entropy({images: logits}.get, (images, labels), None)
+    found = shared.cross_entropy({images: logits}.get, (images, labels), None)
     rows = [-row[k] + math.log(sum(map(math.exp, row))) for row, k in zip(logits.tolist(), labels.tolist())]
     assert found["loss"].item() == pytest.approx(sum(rows) / 4)
     assert found["accuracy"].item() == 0.75
@@ -269,29 +271,29 @@ def some_scores(n=40, seed=3):
 
 def test_the_worst_p_is_the_largest_adjusted_one():
     values, segments = some_scores()
-    table = paper.paired(values, "LRP-BN", segments, SEED)
-    assert paper.worst_p(table, 40) == {"value": max(table["p_holm"].tolist()), "n": 40}
-    assert paper.worst_p(table.loc[["Grad-CAM"]], 40)["value"] < 0.05
+    table = tables.paired_table(values, "LRP-BN", segments, SEED)
+    assert tables.largest_p(table, 40) == Estimate(max(table["p_holm"].tolist()), 40)
+    assert tables.largest_p(table.loc[["Grad-CAM"]], 40).value < 0.05
     close = pd.DataFrame({"p": [0.04, 0.05], "p_holm": [0.08, 0.08]})
-    assert paper.worst_p(close, 7) == {"value": 0.08, "n": 7}
-    alone = paper.paired(values, "LRP-BN", np.zeros(40), SEED)
-    assert paper.worst_p(alone, 40) == {"value": None, "n": 40, "note": "fewer than two road segments"}
+    assert tables.largest_p(close, 7) == Estimate(0.08, 7)
+    alone = tables.paired_table(values, "LRP-BN", np.zeros(40), SEED)
+    assert tables.largest_p(alone, 40) == Estimate(None, 40, note="fewer than two road segments")
 
 
 def test_above_any_is_the_largest_difference_with_intervals_for_four_tries():
     values, segments = some_scores()
-    found = paper.above_any(values, "LRP-BN", segments, SEED)
+    found = tables.largest_difference(values, "LRP-BN", segments, SEED)
     gains = {name: values["LRP-BN"] - values[name] for name in paper.METHODS[:-1]}
-    assert found["value"] == pytest.approx(gains["Grad-CAM"].mean())
-    assert found["value"] == max(gain.mean() for gain in gains.values())
+    assert found.value == pytest.approx(gains["Grad-CAM"].mean())
+    assert found.value == max(gain.mean() for gain in gains.values())
     draws = np.random.default_rng(0).integers(8, size=(20000, 8))  # segments of five images
     means = gains["Grad-CAM"].reshape(8, 5).mean(1)[draws].mean(1)
-    np.testing.assert_allclose([found["low"], found["high"]], np.quantile(means, [0.05 / 8, 1 - 0.05 / 8]), atol=0.02)
-    plain = measured.interval(gains["Grad-CAM"], segments, SEED)
-    assert found["low"] < plain["low"]
+    np.testing.assert_allclose([found.low, found.high], np.quantile(means, [0.05 / 8, 1 - 0.05 / 8]), atol=0.02)
+    plain = estimates.mean(gains["Grad-CAM"], segments, SEED)
+    assert found.low < plain.low
     assert found["n"] == 40
-    assert paper.above_any(values, "LRP-BN", np.zeros(40), SEED)["value"] is None
-    assert paper.above_any(values, "Grad-CAM", segments, SEED)["high"] < 0  # the lowest is above none
+    assert tables.largest_difference(values, "LRP-BN", np.zeros(40), SEED).value is None
+    assert tables.largest_difference(values, "Grad-CAM", segments, SEED).high < 0  # the lowest is above none
 
 
 def test_with_intervals_by_map_and_c1c():
@@ -305,7 +307,7 @@ def test_with_intervals_by_map_and_c1c():
             if (name, lift) == ("ABN", 0):
                 assert found.loc[name, which].isna().all()
                 continue
-            expected = measured.interval(one + lift, segments, SEED)
+            expected = estimates.mean(one + lift, segments, SEED)
             assert found.loc[name, which].tolist() == pytest.approx([expected[k] for k in ("value", "low", "high")])
 
 
@@ -407,7 +409,7 @@ def crowd():
 @pytest.mark.parametrize("options", [{}, {"baseline": "black"}, {"baseline": "blur", "steps": 5}, {"choices": [True]}])
 def test_faithful_is_insertion_and_deletion_map_by_map(crowd, options):
     model, images, labels, maps = crowd
-    found = paper.faithful(model, images, labels, maps, SCALE, **options)
+    found = paper.faithfulness(model, images, labels, maps, SCALE, **options)
     assert list(found) == ["map", "c1c", "image", "insertion", "deletion", "id_score"]
     options = dict(options)
     choices = options.pop("choices", (False, True))
@@ -429,7 +431,7 @@ def test_faithful_is_insertion_and_deletion_map_by_map(crowd, options):
 @pytest.mark.parametrize(("baseline", "hidden"), [("zero", (0, 0)), ("black", (-2.5, -2.5))])
 def test_faithful_by_pictures_drawn_pixel_by_pixel(crowd, baseline, hidden):
     model, images, labels, maps = crowd
-    found = paper.faithful(model, images, labels, {"one": maps["zigzag"]}, SCALE, baseline=baseline, steps=4)
+    found = paper.faithfulness(model, images, labels, {"one": maps["zigzag"]}, SCALE, baseline=baseline, steps=4)
     for image in range(3):
         order = sorted(range(64), key=lambda k: -maps["zigzag"][image].flatten()[k].item())
         inserted, deleted = [], []
@@ -483,7 +485,7 @@ def test_located_by_loops_over_pixels_and_thresholds():
     maps["none"] = torch.stack(
         [torch.zeros(11, 9), -torch.ones(11, 9), -noise(11, 9) - 0.1, masks[3].float() - 1]
     ).double()
-    found = paper.located(maps, masks)
+    found = tables.localization_table(maps, masks)
     assert list(found)[:2] == ["map", "image"]
     assert list(found[["map", "image"]].itertuples(index=False, name=None)) == [(m, i) for m in maps for i in range(4)]
     for _, row in found.iterrows():
@@ -497,7 +499,7 @@ def test_located_of_a_perfect_a_flat_and_an_empty_map():
     masks = torch.zeros(1, 4, 5, dtype=torch.bool)
     masks[0, 1, :4] = True
     maps = {"perfect": masks.float(), "flat": torch.ones(1, 4, 5), "empty": torch.zeros(1, 4, 5)}
-    found = paper.located(maps, masks).set_index("map").drop(columns="image")
+    found = tables.localization_table(maps, masks).set_index("map").drop(columns="image")
     assert found.loc["perfect"].tolist() == [1, 1, 1, 1, pytest.approx(0.2), 1, 0]
     assert found.loc["flat"].tolist() == pytest.approx([0.2, 0.2, 0.2, 0.2, 1, 1, 0.8])
     assert found.loc["empty"].tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 0.8])
@@ -507,7 +509,7 @@ def test_located_of_a_map_far_above_zero_is_that_of_the_map():
     masks = some_masks(3, 11, 9)
     values = noise(3, 11, 9, dtype=torch.float64)
     values[:, 0, 0] = 0  # its lowest
-    found = paper.located({"map": values, "lifted": values + 7}, masks).set_index(["map", "image"])
+    found = tables.localization_table({"map": values, "lifted": values + 7}, masks).set_index(["map", "image"])
     np.testing.assert_allclose(found.loc["lifted"], found.loc["map"], atol=1e-6)
 
 
@@ -518,7 +520,7 @@ def test_supported_by_hand():
     values[0, 0, 3:] = 0.1
     values[0, 1, 0] = 2.0
     values[1] = -1
-    found = paper.supported({"one": values, "all": values.abs() + 1}, masks)
+    found = tables.coverage_table({"one": values, "all": values.abs() + 1}, masks)
     assert found.to_dict("list") == {
         "map": ["one", "one", "all", "all"],
         "image": [0, 1, 0, 1],
@@ -532,7 +534,7 @@ def test_the_best_threshold_is_chosen_image_by_image():
     masks[:, 0, :2] = True
     maps = torch.zeros(2, 2, 5)
     maps[:, 0] = torch.tensor([[1.0, 0.9, 0.6, 0.2, 0.1], [1.0, 0.3, 0.25, 0.2, 0.05]])
-    found = paper.located({"one": maps}, masks)
+    found = tables.localization_table({"one": maps}, masks)
     assert found["best_iou"].tolist() == [1, 1]  # at 65 to 90 %, and at 30 % alone
     assert found["iou"].tolist() == [0.5, 0.5]
     expected = [(2 / 5 * 2 + 2 / 4 * 2 + 2 / 3 * 8 + 1 * 6 + 1 / 2) / 19, (2 / 5 + 2 / 4 * 3 + 2 / 3 + 1 + 13 / 2) / 19]
@@ -566,15 +568,15 @@ def test_by_map_orders_images_and_picks_rows():
     table = pd.DataFrame(rows, columns=["map", "c1c", "image", "score"])
     shuffled = table.iloc[np.random.default_rng(0).permutation(len(table))]
     for chosen in (False, True):
-        found = paper.by_map(shuffled, "score", c1c=chosen)
+        found = tables.by_map(shuffled, "score", c1c=chosen)
         assert set(found) == {"a", "b"}
         for name, values in found.items():
             assert isinstance(values, np.ndarray)
             assert values.tolist() == [10 * i + 100 * chosen + (name == "b") for i in range(12)]
-    assert list(paper.by_map(table, "score", c1c=True)) == ["b", "a"]
-    assert paper.by_map(shuffled, "score", c1c=True, image=3)["a"].tolist() == [130]
+    assert list(tables.by_map(table, "score", c1c=True)) == ["b", "a"]
+    assert tables.by_map(shuffled, "score", c1c=True, image=3)["a"].tolist() == [130]
     with pytest.raises(ValueError, match="score: several rows for a map and image; pick some, by c1c=False"):
-        paper.by_map(table, "score")
+        tables.by_map(table, "score")
 
 
 METHODS = ("RISE", "Grad-CAM", "LRP", "ABN", "LRP-BN")
@@ -583,10 +585,10 @@ METHODS = ("RISE", "Grad-CAM", "LRP", "ABN", "LRP-BN")
 def test_keys_of_maps_are_the_metrics_of_the_papers_tables():
     reported = claims.load().papers["05_lrp_bn"].reported("P5.1")
     for name in METHODS:
-        assert any(value.id == f"P5.1.{paper.key(name)}.id_score" for value in reported), name
-    assert paper.key("$R_{AB}$ alone") == "r_ab_alone"
-    assert paper.key("θ = 0.5") == "theta_0_5"
-    assert paper.key("α′ alone") == "alone"
+        assert any(value.id == f"P5.1.{paper.metric_key(name)}.id_score" for value in reported), name
+    assert paper.metric_key("$R_{AB}$ alone") == "r_ab_alone"
+    assert paper.metric_key("θ = 0.5") == "theta_0_5"
+    assert paper.metric_key("α′ alone") == "alone"
 
 
 def test_tables_hold_the_papers_numbers_beside_ours():
@@ -620,15 +622,15 @@ def adjusted(p):
 
 def test_paired_by_all_signs_of_whole_segments(scored):
     values, clusters = scored
-    found = paper.paired(values, "LRP-BN", clusters, 3)
+    found = tables.paired_table(values, "LRP-BN", clusters, 3)
     assert list(found.index) == ["RISE", "Grad-CAM", "LRP", "ABN"]
     assert list(found) == ["difference", "low", "high", "p", "p_holm"]
     p = {}
     for other in found.index:
         gains = values["LRP-BN"] - values[other]
         assert found.loc[other, "difference"] == pytest.approx(gains.mean())
-        expected = measured.interval(gains, clusters, 3)
-        assert found.loc[other, ["low", "high"]].tolist() == [expected["low"], expected["high"]]
+        expected = estimates.mean(gains, clusters, 3)
+        assert found.loc[other, ["low", "high"]].tolist() == [expected.low, expected.high]
         sums = [gains[clusters == segment].sum() for segment in "abcdefg"]
         flips = [abs(np.dot(signs, sums)) for signs in itertools.product((1, -1), repeat=7)]
         p[other] = np.mean([total >= abs(sum(sums)) - 1e-9 for total in flips])
@@ -640,15 +642,15 @@ def test_paired_by_all_signs_of_whole_segments(scored):
 def test_paired_without_segments_and_with_other_competitors(scored):
     values, _ = scored
     values = {name: numbers[:6] for name, numbers in values.items()}
-    found = paper.paired(values, "ABN", None, 1, ("random", "ABN", "LRP-BN"))
+    found = tables.paired_table(values, "ABN", None, 1, ("random", "ABN", "LRP-BN"))
     assert list(found.index) == ["random", "LRP-BN"]
     for other in found.index:
         gains = values["ABN"] - values[other]
         flips = [abs(np.dot(signs, gains)) for signs in itertools.product((1, -1), repeat=6)]
         assert found.loc[other, "p"] == pytest.approx(np.mean([v >= abs(gains.sum()) - 1e-9 for v in flips]))
-        expected = measured.interval(gains, None, 1)
+        expected = estimates.mean(gains, None, 1)
         assert found.loc[other, ["difference", "low", "high"]].tolist() == pytest.approx(
-            [expected["value"], expected["low"], expected["high"]]
+            [expected.value, expected.low, expected.high]
         )
     assert found.loc["LRP-BN", "difference"] < 0
     assert found["p_holm"].to_dict() == pytest.approx(adjusted(found["p"].to_dict()))
@@ -656,27 +658,27 @@ def test_paired_without_segments_and_with_other_competitors(scored):
 
 def test_one_road_segment_gives_differences_without_intervals_and_a_note(scored):
     values, _ = scored
-    found = paper.paired(values, "LRP-BN", np.array(["a"] * 14), 0)
+    found = tables.paired_table(values, "LRP-BN", np.array(["a"] * 14), 0)
     assert list(found.index) == ["RISE", "Grad-CAM", "LRP", "ABN"]
     assert found.isna().all(axis=None)
-    assert paper.smallest(found, 14) == {"value": None, "n": 14, "note": "fewer than two road segments"}
+    assert tables.smallest_difference(found, 14) == Estimate(None, 14, note="fewer than two road segments")
 
 
 def test_smallest_takes_each_end_from_its_smallest():
     table = pd.DataFrame({"difference": [0.3, 0.1, 0.2], "low": [0.2, 0.05, -0.1], "high": [0.35, 0.4, 0.5]})
-    assert paper.smallest(table, 7) == {"value": 0.1, "n": 7, "low": -0.1, "high": 0.35}
+    assert tables.smallest_difference(table, 7) == Estimate(0.1, 7, -0.1, 0.35)
     undefined = table.assign(low=math.nan)
-    assert paper.smallest(undefined, 7) == {"value": None, "n": 7, "note": "fewer than two road segments"}
+    assert tables.smallest_difference(undefined, 7) == Estimate(None, 7, note="fewer than two road segments")
 
 
 def test_smallest_is_above_zero_where_each_of_the_others_is(scored):
     values, clusters = scored
-    found = paper.paired(values, "LRP-BN", clusters, 3)
-    least = paper.smallest(found, 14)
-    assert least["low"] == min(measured.interval(values["LRP-BN"] - values[m], clusters, 3)["low"] for m in METHODS[:4])
-    assert (least["low"] > 0) == bool((found["low"] > 0).all())
+    found = tables.paired_table(values, "LRP-BN", clusters, 3)
+    least = tables.smallest_difference(found, 14)
+    assert least.low == min(estimates.mean(values["LRP-BN"] - values[m], clusters, 3).low for m in METHODS[:4])
+    assert (least.low > 0) == bool((found.low > 0).all())
     beaten = values | {"RISE": values["LRP-BN"] + 1}
-    assert paper.smallest(paper.paired(beaten, "LRP-BN", clusters, 3), 14)["high"] < 0
+    assert tables.smallest_difference(tables.paired_table(beaten, "LRP-BN", clusters, 3), 14).high < 0
 
 
 def long(values, column, **more):
@@ -714,10 +716,10 @@ def test_conclusions_by_one_difference_at_a_time(concluded):
     pairs["id_score: C1C raises it (LRP-BN above R ⊙ α′)"] = ("LRP-BN", "$R\\odot\\alpha'$")
     pairs["id_score: dilated mask above the true one"] = ("dilated mask", "true mask")
     for conclusion, (one, two) in pairs.items():
-        expected = measured.interval(score[one] - score[two], clusters, 3)
-        numbers = [expected["value"], expected["low"], expected["high"]]
+        expected = estimates.mean(score[one] - score[two], clusters, 3)
+        numbers = [expected.value, expected.low, expected.high]
         assert found.loc[conclusion, ["difference", "low", "high"]].tolist() == pytest.approx(numbers)
-        sign = "yes" if expected["low"] > 0 else "no" if expected["high"] < 0 else "open"
+        sign = "yes" if expected.low > 0 else "no" if expected.high < 0 else "open"
         assert found.loc[conclusion, "holds"] == sign
     assert found.loc["id_score: dilated mask above the true one", "holds"] == "no"
     assert found.loc["id_score: C1C raises it (LRP-BN above R ⊙ α′)", "holds"] == "open"
@@ -734,8 +736,8 @@ def test_conclusions_without_masks_and_of_one_segment(concluded):
 def test_agreement_counts_a_yes_or_no_of_both():
     here = pd.DataFrame({"holds": {"a": "yes", "b": "no", "c": "open", "d": "yes", "only here": "yes"}})
     there = pd.DataFrame({"holds": {"only there": "no", "d": "no", "c": "open", "b": "no", "a": "yes"}})
-    assert paper.agreement(here, there) == {"value": 0.5, "n": 4}
-    assert paper.agreement(here, there.iloc[:1]) == {"value": None, "n": 0, "note": "no conclusion in both sets"}
+    assert paper.agreement(here, there) == Estimate(0.5, 4)
+    assert paper.agreement(here, there.iloc[:1]) == Estimate(None, 0, note="no conclusion in both sets")
 
 
 def test_border_contrast_by_loops():

@@ -8,7 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from xai_utils.metrics import measured, statistics
+from xai_utils.metrics import estimates, statistics
+from xai_utils.metrics.statistics import Estimate
 
 SEED = 0
 
@@ -25,13 +26,12 @@ def expect_interval(found, statistic, clusters, seed):
     rows = [statistic(rows) for rows in drawn_units(clusters, seed)]
     low, high = np.quantile([value for value in rows if not math.isnan(value)], [0.025, 0.975])
     n = len(clusters)
-    assert found == {
-        "value": pytest.approx(statistic(np.arange(n))),
-        "n": n,
-        "low": pytest.approx(low),
-        "high": found["high"],
-    }
-    assert found["high"] == pytest.approx(high)
+    assert (found.value, found.n, found.low, found.high) == (
+        pytest.approx(statistic(np.arange(n))),
+        n,
+        pytest.approx(low),
+        pytest.approx(high),
+    )
 
 
 VALUES = np.round(np.random.default_rng(1).random(24), 1)
@@ -41,16 +41,16 @@ TILES = np.repeat(list("abcdefghijkl"), 2)
 @pytest.mark.parametrize("clusters", [None, TILES])
 def test_interval_by_resampling(clusters):
     units = np.arange(24) if clusters is None else clusters
-    found = measured.interval(torch.from_numpy(VALUES), clusters, 3)
+    found = estimates.mean(torch.from_numpy(VALUES), clusters, 3)
     expect_interval(found, lambda rows: VALUES[rows].mean(), units, 3)
-    assert found["value"] == pytest.approx(sum(VALUES.tolist()) / 24)
+    assert found.value == pytest.approx(sum(VALUES.tolist()) / 24)
 
 
 def test_interval_of_fewer_than_two_groups_is_undefined():
     note = "images of 1 groups: fewer than two"
-    assert measured.interval(VALUES[:3], np.array(["a"] * 3), 0) == {"value": None, "n": 3, "note": f"3 {note}"}
-    assert measured.interval(VALUES[:1], None, 0) == {"value": None, "n": 1, "note": f"1 {note}"}
-    assert measured.interval(torch.empty(0), None, 0)["note"] == "0 images of 0 groups: fewer than two"
+    assert estimates.mean(VALUES[:3], np.array(["a"] * 3), 0) == Estimate(None, 3, note=f"3 {note}")
+    assert estimates.mean(VALUES[:1], None, 0) == Estimate(None, 1, note=f"1 {note}")
+    assert estimates.mean(torch.empty(0), None, 0).note == "0 images of 0 groups: fewer than two"
 
 
 @pytest.mark.parametrize("clusters", [None, TILES])
@@ -62,26 +62,26 @@ def test_difference_by_resampling(clusters):
         return picked[group].mean() - picked[~group].mean() if group.any() and not group.all() else math.nan
 
     units = np.arange(24) if clusters is None else clusters
-    expect_interval(measured.difference(VALUES, one, clusters, 5), statistic, units, 5)
+    expect_interval(estimates.difference(VALUES, one, clusters, 5), statistic, units, 5)
 
 
 @pytest.mark.parametrize("count", [0, 2, 4, 6])
 def test_a_difference_needs_three_groups_on_either_side(count):
     one = np.arange(6) < count
     note = f"{count} of 6 images, of {count} groups ({6 - count} the others): fewer than 3"
-    assert measured.difference(VALUES[:6], one, None, 0) == {"value": None, "n": 6, "note": note}
-    assert all(map(math.isnan, measured.permuted(VALUES[:6], one, None, 0)))
+    assert estimates.difference(VALUES[:6], one, None, 0) == Estimate(None, 6, note=note)
+    assert all(map(math.isnan, estimates.permuted(VALUES[:6], one, None, 0)))
 
 
 def test_images_of_one_tile_count_once_in_a_difference():
     one = np.arange(24) < 5  # of tiles a, b and c: the third lies on both sides
-    assert measured.difference(VALUES, one, TILES, 0)["value"] is not None
-    assert not math.isnan(measured.permuted(VALUES, one, TILES, 0, 50)[0])
+    assert estimates.difference(VALUES, one, TILES, 0).value is not None
+    assert not math.isnan(estimates.permuted(VALUES, one, TILES, 0, 50)[0])
     one = np.arange(24) < 4
     note = "4 of 24 images, of 2 groups (10 the others): fewer than 3"
-    assert measured.difference(VALUES, one, TILES, 0)["note"] == note
-    assert measured.auroc(VALUES, one, TILES, 0)["note"] == note
-    assert math.isnan(measured.permuted(VALUES, one, TILES, 0)[0])
+    assert estimates.difference(VALUES, one, TILES, 0).note == note
+    assert estimates.auroc(VALUES, one, TILES, 0).note == note
+    assert math.isnan(estimates.permuted(VALUES, one, TILES, 0)[0])
 
 
 def relabellings(one, clusters):
@@ -121,35 +121,35 @@ def test_permuted_against_all_allowed_relabellings(case):
     observed = abs(values[one].mean() - values[~one].mean())
     differences = [abs(values[x].mean() - values[~x].mean()) for x in relabellings(one, clusters)]
     exact = np.mean([difference >= observed - 1e-12 for difference in differences])
-    p, delta = measured.permuted(values, one, clusters, SEED)
+    p, delta = estimates.permuted(values, one, clusters, SEED)
     assert p == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 10000) + 2e-4)
     pairs = [np.sign(a - b) for a in values[one] for b in values[~one]]
     assert delta == pytest.approx(np.mean(pairs))
-    assert measured.permuted(values, one, clusters, SEED) == (p, delta)
+    assert estimates.permuted(values, one, clusters, SEED) == (p, delta)
 
 
 def test_permuted_by_hand():
     values = np.array([5.0, 6.0, 7.0, 8.0, 0.0, 1.0, 2.0, 3.0])
     one = np.arange(8) < 4
-    p, delta = measured.permuted(values, one, None, SEED)
+    p, delta = estimates.permuted(values, one, None, SEED)
     assert p == pytest.approx(2 / math.comb(8, 4), abs=0.006)
     assert delta == 1
     tiles = np.array(list("aabcddef"))
-    assert measured.permuted(values, one, tiles, SEED)[0] == pytest.approx(2 / math.comb(6, 3), abs=0.012)
-    assert measured.permuted(values, ~one, None, SEED)[1] == -1
-    assert measured.permuted(values, one, None, SEED, 99)[0] >= 1 / 100
+    assert estimates.permuted(values, one, tiles, SEED)[0] == pytest.approx(2 / math.comb(6, 3), abs=0.012)
+    assert estimates.permuted(values, ~one, None, SEED)[1] == -1
+    assert estimates.permuted(values, one, None, SEED, 99)[0] >= 1 / 100
     far = np.concatenate([np.arange(30.0) + 100, np.arange(30.0)])
-    assert measured.permuted(far, np.arange(60) < 30, None, SEED, 99)[0] == 1 / 100  # never below 1 / (1 + draws)
-    assert measured.permuted(far, np.arange(60) % 2 == 0, None, 0) != measured.permuted(
+    assert estimates.permuted(far, np.arange(60) < 30, None, SEED, 99)[0] == 1 / 100  # never below 1 / (1 + draws)
+    assert estimates.permuted(far, np.arange(60) % 2 == 0, None, 0) != estimates.permuted(
         far, np.arange(60) % 2 == 0, None, 1
     )
-    equal = measured.permuted(np.full(8, 0.1), one, None, SEED)
+    equal = estimates.permuted(np.full(8, 0.1), one, None, SEED)
     assert equal == (1, 0)
 
 
 def test_defined_values():
-    assert measured.defined(0.25, 8) == {"value": 0.25, "n": 8}
-    assert measured.defined(math.nan, 1) == {"value": None, "n": 1, "note": "too few images"}
+    assert estimates.defined(0.25, 8) == Estimate(0.25, 8)
+    assert estimates.defined(math.nan, 1) == Estimate(None, 1, note="too few images")
 
 
 LABELS = np.array([0, 0, 0, 0, 0, 2, 2, 2, 1, 1, 1, 1] * 2)
@@ -163,22 +163,22 @@ def test_balanced_accuracy_is_sklearns(clusters):
         return np.mean([(predicted[rows] == LABELS[rows])[LABELS[rows] == k].mean() for k in set(LABELS[rows])])
 
     units = np.arange(24) if clusters is None else clusters
-    found = measured.balanced_accuracy(PREDICTED == LABELS, LABELS, clusters, 2)
-    assert found["value"] == pytest.approx(balanced_accuracy_score(LABELS, PREDICTED))
+    found = estimates.balanced_accuracy(PREDICTED == LABELS, LABELS, clusters, 2)
+    assert found.value == pytest.approx(balanced_accuracy_score(LABELS, PREDICTED))
     expect_interval(found, share, units, 2)
     gain = (PREDICTED == LABELS).astype(int) - (OTHER == LABELS)
-    found = measured.balanced_accuracy(gain, LABELS, clusters, 2)
+    found = estimates.balanced_accuracy(gain, LABELS, clusters, 2)
     scores = [balanced_accuracy_score(LABELS, guess) for guess in (PREDICTED, OTHER)]
-    assert found["value"] == pytest.approx(scores[0] - scores[1])
+    assert found.value == pytest.approx(scores[0] - scores[1])
     expect_interval(found, lambda rows: share(rows) - share(rows, OTHER), units, 2)
 
 
 def test_balanced_accuracy_of_fewer_than_two_groups_is_undefined():
     right = np.array([True, False, True])
-    expected = {"value": None, "n": 3, "note": "3 images of fewer than two groups"}
-    assert measured.balanced_accuracy(right, np.array([0, 1, 1]), np.array(["a"] * 3), 0) == expected
-    assert measured.balanced_accuracy(right[:1], np.array([0]), None, 0)["value"] is None
-    assert measured.balanced_accuracy(right[:0], np.empty(0, dtype=int), None, 0)["n"] == 0
+    expected = Estimate(None, 3, note="3 images of fewer than two groups")
+    assert estimates.balanced_accuracy(right, np.array([0, 1, 1]), np.array(["a"] * 3), 0) == expected
+    assert estimates.balanced_accuracy(right[:1], np.array([0]), None, 0).value is None
+    assert estimates.balanced_accuracy(right[:0], np.empty(0, dtype=int), None, 0).n == 0
 
 
 WRONG = np.arange(24) % 3 == 1
@@ -194,24 +194,24 @@ def area_of(scores, rows):
 def test_auroc_and_its_gain_by_pairs(clusters):
     units = np.arange(24) if clusters is None else clusters
     other = np.round(np.random.default_rng(9).random(24) + 0.3 * WRONG, 1)
-    found = measured.auroc(VALUES, WRONG, clusters, 4)
-    assert found["value"] == pytest.approx(roc_auc_score(WRONG, VALUES))
+    found = estimates.auroc(VALUES, WRONG, clusters, 4)
+    assert found.value == pytest.approx(roc_auc_score(WRONG, VALUES))
     expect_interval(found, lambda rows: area_of(VALUES, rows), units, 4)
-    gain = measured.auroc_gain(other, VALUES, WRONG, clusters, 4)
-    assert gain["value"] == pytest.approx(roc_auc_score(WRONG, other) - roc_auc_score(WRONG, VALUES))
+    gain = estimates.auroc_gain(other, VALUES, WRONG, clusters, 4)
+    assert gain.value == pytest.approx(roc_auc_score(WRONG, other) - roc_auc_score(WRONG, VALUES))
     expect_interval(gain, lambda rows: area_of(other, rows) - area_of(VALUES, rows), units, 4)
 
 
 def test_auroc_and_its_gain_without_an_answer():
     few = np.arange(24) == 3
     for wrong, count in ((few, 1), (~few, 23)):
-        for found in (measured.auroc(VALUES, wrong, None, 0), measured.auroc_gain(VALUES, -VALUES, wrong, None, 0)):
-            assert (found["value"], found["n"]) == (None, 24)
-            assert found["note"] == f"{count} of 24 images, of {count} groups ({24 - count} the others): fewer than 3"
+        for found in (estimates.auroc(VALUES, wrong, None, 0), estimates.auroc_gain(VALUES, -VALUES, wrong, None, 0)):
+            assert (found.value, found.n) == (None, 24)
+            assert found.note == f"{count} of 24 images, of {count} groups ({24 - count} the others): fewer than 3"
     note = "the validation images are all right, or all wrong: nothing to learn the score from"
-    for found in (measured.auroc(None, WRONG, None, 0), measured.auroc_gain(None, VALUES, WRONG, None, 0)):
-        assert found == {"value": None, "n": 24, "note": note}
+    for found in (estimates.auroc(None, WRONG, None, 0), estimates.auroc_gain(None, VALUES, WRONG, None, 0)):
+        assert found == Estimate(None, 24, note=note)
 
 
 def test_effect_size_of_permuted_is_that_of_the_statistics():
-    assert measured.permuted(VALUES, WRONG, TILES, 0, 100)[1] == statistics.effect_size(VALUES[WRONG], VALUES[~WRONG])
+    assert estimates.permuted(VALUES, WRONG, TILES, 0, 100)[1] == statistics.effect_size(VALUES[WRONG], VALUES[~WRONG])

@@ -1,7 +1,7 @@
-"""Means, differences, balanced accuracy and AUROC over groups of images, as `Run.measure` takes them.
+"""Means, differences, balanced accuracy and AUROC over groups of images, with their 95 % intervals.
 
 A group (a tile, a patient, a road segment; `clusters`, None = every image is one) is resampled as a whole. Where there
-is too little to say anything, the value is None and a note says why.
+is too little to say anything, the estimate is undefined (None), and its note says why.
 """
 
 import math
@@ -10,23 +10,22 @@ import numpy as np
 from torch import Tensor
 
 from xai_utils.metrics import statistics
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.seeds import numpy_rng
 
-Measured = dict[str, float | int | str | None]  # value, n; low, high (95 %) or note
 LEAST = 3  # independent units that each side needs: with fewer, too many resamples lack one side
 
 
-def interval(values: np.ndarray | Tensor, clusters: np.ndarray | None, seed: int) -> Measured:
-    """Mean of values (N,) with its bootstrap interval over clusters, as `Run.measure` takes it.
+def mean(values: np.ndarray | Tensor, clusters: np.ndarray | None, seed: int) -> Estimate:
+    """Mean of values (N,) with its bootstrap interval over clusters.
 
     Fewer than two independent units make it undefined.
     """
     values = np.asarray(values, dtype=float)
     units = len(values) if clusters is None else len(set(clusters))
     if units < 2:
-        return {"value": None, "n": len(values), "note": f"{len(values)} images of {units} groups: fewer than two"}
-    found = statistics.bootstrap(values, clusters=clusters, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+        return Estimate(None, len(values), note=f"{len(values)} images of {units} groups: fewer than two")
+    return statistics.bootstrap(values, clusters=clusters, seed=seed)
 
 
 def too_few(one: np.ndarray, clusters: np.ndarray | None) -> str:
@@ -38,18 +37,17 @@ def too_few(one: np.ndarray, clusters: np.ndarray | None) -> str:
     return f"{one.sum()} of {len(one)} images, of {units[0]} groups ({units[1]} the others): fewer than {LEAST}"
 
 
-def difference(values: np.ndarray | Tensor, one: np.ndarray, clusters: np.ndarray | None, seed: int) -> Measured:
-    """Mean of values (N,) where `one` (N,) holds minus the mean elsewhere, as `interval` gives it."""
+def difference(values: np.ndarray | Tensor, one: np.ndarray, clusters: np.ndarray | None, seed: int) -> Estimate:
+    """Mean of values (N,) where `one` (N,) holds minus the mean elsewhere, as `mean` gives it."""
     values, ones = np.asarray(values, dtype=float), np.asarray(one, dtype=float)
     if reason := too_few(ones > 0, clusters):
-        return {"value": None, "n": len(values), "note": reason}
+        return Estimate(None, len(values), note=reason)
 
     def statistic(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample without one of the groups is left out
             return weights @ (x * ones) / (weights @ ones) - weights @ (x * (1 - ones)) / (weights @ (1 - ones))
 
-    found = statistics.bootstrap(values, statistic, clusters, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+    return statistics.bootstrap(values, statistic, clusters, seed=seed)
 
 
 def permuted(
@@ -82,43 +80,41 @@ def permuted(
     return float((1 + hits) / (1 + len(found))), statistics.effect_size(values[one], values[~one])
 
 
-def defined(value: float, n: int) -> Measured:
-    """A value of n cases as `Run.measure` takes it; NaN is one that too few cases left undefined."""
-    return {"value": value, "n": n} if math.isfinite(value) else {"value": None, "n": n, "note": "too few images"}
+def defined(value: float, n: int) -> Estimate:
+    """A value of n cases; NaN is one that too few cases left undefined."""
+    return Estimate(value, n) if math.isfinite(value) else Estimate(None, n, note="too few images")
 
 
-def balanced_accuracy(correct: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None, seed: int) -> Measured:
-    """Mean over the classes of `correct` (N,), the share of right answers, as `interval` gives it.
+def balanced_accuracy(correct: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None, seed: int) -> Estimate:
+    """Mean over the classes of `correct` (N,), the share of right answers, as `mean` gives it.
 
     Also for a difference of two models: give −1, 0, 1. Classes without any image, here or in a resample, do not count.
     """
     correct, classes = np.asarray(correct, dtype=float), np.unique(labels)
     if len(correct) < 2 or (clusters is not None and len(set(clusters)) < 2):
-        return {"value": None, "n": len(correct), "note": f"{len(correct)} images of fewer than two groups"}
+        return Estimate(None, len(correct), note=f"{len(correct)} images of fewer than two groups")
     member = (np.asarray(labels)[:, None] == classes).astype(float)
 
     def statistic(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.nanmean((weights * x) @ member / (weights @ member), axis=1)
 
-    found = statistics.bootstrap(correct, statistic, clusters, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+    return statistics.bootstrap(correct, statistic, clusters, seed=seed)
 
 
-def auroc(scores: np.ndarray | None, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> Measured:
-    """AUROC of scores (N,) for `wrong` (N,) bool as `interval` gives it; None are scores that could not be learnt."""
+def auroc(scores: np.ndarray | None, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> Estimate:
+    """AUROC of scores (N,) for `wrong` (N,) bool as `mean` gives it; None are scores that could not be learnt."""
     if reason := _no_auroc(scores, wrong, clusters):
-        return {"value": None, "n": len(wrong), "note": reason}
-    found = statistics.auroc(scores, wrong, clusters, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+        return Estimate(None, len(wrong), note=reason)
+    return statistics.auroc(scores, wrong, clusters, seed=seed)
 
 
 def auroc_gain(
     one: np.ndarray | None, other: np.ndarray, wrong: np.ndarray, clusters: np.ndarray | None, seed: int
-) -> Measured:
-    """AUROC of the scores `one` minus that of `other`, on the same images, as `interval` gives it."""
+) -> Estimate:
+    """AUROC of the scores `one` minus that of `other`, on the same images, as `mean` gives it."""
     if reason := _no_auroc(one, wrong, clusters):
-        return {"value": None, "n": len(wrong), "note": reason}
+        return Estimate(None, len(wrong), note=reason)
 
     def won(scores: np.ndarray) -> np.ndarray:  # (wrong, right): is the wrong one scored higher? A tie counts one half
         return (np.sign(scores[wrong][:, None] - scores[~wrong]) + 1) / 2
@@ -130,8 +126,7 @@ def auroc_gain(
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample without wrong images is left out
             return ((up @ gain) * down).sum(1) / (up.sum(1) * down.sum(1))
 
-    found = statistics.bootstrap(wrong.astype(float), statistic, clusters, seed=seed)
-    return {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+    return statistics.bootstrap(wrong.astype(float), statistic, clusters, seed=seed)
 
 
 def _no_auroc(scores: np.ndarray | None, wrong: np.ndarray, clusters: np.ndarray | None) -> str:

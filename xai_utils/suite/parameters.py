@@ -1,0 +1,258 @@
+"""What a notebook takes: the schema of its parameters, its arms, and which of several values counts.
+
+Precedence, here and nowhere else: the notebook's default < the profile < the arm < what the caller passed.
+"""
+
+import difflib
+import functools
+import operator
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from xai_utils.data.store import repository_root
+from xai_utils.suite.strict import Strict, checked
+
+Plain = str | int | float | bool | None
+OWN = "+own"  # ends the name of an arm that was run with other values than its own
+PASSED = "XAI_PASSED"  # names of the parameters that the caller passed; notebooks/run sets it
+_WHICH = ("profile", "arm", "seed", "device")  # these say which run it is, and where: they override nothing
+_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_LIMITS = {"minimum": ("at least", operator.ge), "above": ("above", operator.gt)}
+_LIMITS |= {"maximum": ("at most", operator.le), "below": ("below", operator.lt)}
+
+
+class Parameter(Strict):
+    """One entry of ``notebooks/parameters/<paper>.yaml``; `default` is the value in the notebook's own cell."""
+
+    kind: Literal["str", "int", "float", "bool"] = Field(alias="type")
+    default: Plain | list[Plain]
+    choices: list[Plain] | None = Field(default=None, min_length=1)
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    nullable: bool = False
+    many: bool = Field(default=False, alias="list")
+    help: str
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(type(choice) is not _TYPES[self.kind] for choice in self.choices or ()):
+            raise ValueError(f"every choice must be of type {self.kind}")
+        if self.kind in ("str", "bool") and any(getattr(self, name) is not None for name in _LIMITS):
+            raise ValueError(f"type {self.kind} takes no minimum, maximum, above or below")
+        try:
+            pydantic.TypeAdapter(self.annotation(), config={"strict": True}).validate_python(self.default)
+        except pydantic.ValidationError:
+            raise ValueError(f"default is {self.default!r}; expected {self.expected()}") from None
+        return self
+
+    def expected(self) -> str:
+        """What values it takes, in words."""
+        words = ["list of " * self.many + self.kind]
+        words += [f"one of {', '.join(map(repr, self.choices))}"] if self.choices else []
+        words += [f"{_LIMITS[k][0]} {getattr(self, k):.12g}" for k in _LIMITS if getattr(self, k) is not None]
+        return ", ".join(words) + " (or None)" * self.nullable
+
+    def fits(self, value: Any) -> Any:
+        """`value` itself; ValueError if it is out of range or no choice."""
+        limits = [(holds, getattr(self, name)) for name, (_, holds) in _LIMITS.items()]
+        if not all(limit is None or holds(value, limit) for holds, limit in limits):
+            raise ValueError("out of range")
+        if self.choices and value not in self.choices:
+            raise ValueError("not a choice")
+        return value
+
+    def annotation(self) -> Any:
+        """The type as pydantic checks it."""
+        one = Annotated[_TYPES[self.kind], pydantic.AfterValidator(self.fits)]
+        kind = list[one] if self.many else one
+        return kind | None if self.nullable else kind
+
+
+class Schema(NamedTuple):
+    """The parameters of a paper, and what each of its arms sets: parameters, and settings that are none."""
+
+    parameters: dict[str, Parameter]
+    arms: dict[str, dict[str, Plain | list[Plain]]]
+
+    def settings(self, arm: str) -> dict[str, Plain | list[Plain]]:
+        """What the arm sets that is no parameter."""
+        return {name: value for name, value in self.arms.get(arm, {}).items() if name not in self.parameters}
+
+
+class Effective(NamedTuple):
+    """What a run computes with, and where that differs from what its profile and arm say.
+
+    `values`: every parameter. `replaced`: name -> (the value that was handed in, who replaced it). `overrides`: the
+    parameters that the caller passed with another value than default, profile and arm give, in alphabetical order.
+    """
+
+    values: dict[str, Any]
+    replaced: dict[str, tuple[Any, str]]
+    overrides: tuple[str, ...]
+
+
+def schema(paper: str, root: Path | None = None) -> Schema:
+    """The parameters of a paper and its arms (entry `arms`, which makes `arm` a parameter); `root` is the checkout.
+
+    Raises:
+        FileNotFoundError: there is no notebooks/parameters/<paper>.yaml; it names those there are.
+        ValueError: it is not valid; the error lists every problem.
+    """
+    folder = (root or repository_root()) / "notebooks" / "parameters"
+    path = folder / f"{paper}.yaml"
+    if not path.is_file():
+        known = sorted(each.stem for each in folder.glob("*.yaml"))
+        raise FileNotFoundError(
+            f"no parameters for paper {paper!r}: expected notebooks/parameters/<paper>.yaml. "
+            f"Papers that have one: {', '.join(known) or 'none'}."
+        )
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, _modified_ns: int) -> Schema:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    arms = {}
+    if isinstance(content, dict) and "arms" in content:
+        arms = checked(dict[str, dict[str, Plain | list[Plain]]], content.pop("arms"), f"arms of {path}")
+        arm = {"type": "str", "choices": list(arms), "help": "what is compared; one run is one arm"}
+        content["arm"] = arm | {"default": next(iter(arms), "")}
+    found = Schema(checked(dict[str, Parameter], content, path), arms)
+    if missing := {"profile", "seed"} - found.parameters.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: every paper has profile and seed.")
+    for arm, sets in arms.items():
+        if sets.keys() & set(_WHICH):
+            raise ValueError(f"{path}: arm {arm} sets {', '.join(sorted(sets.keys() & set(_WHICH)))}; no arm may.")
+        _validated(path.stem, found.parameters, defaults(found) | _parameters_of(found, arm))
+    return found
+
+
+def defaults(paper: Schema) -> dict[str, Any]:
+    """The values in the notebook's own cell."""
+    return {name: _plain(entry.default) for name, entry in paper.parameters.items()}
+
+
+def profile_values(paper: str, profile: str, root: Path | None = None) -> dict[str, Any]:
+    """What ``notebooks/profiles/<profile>/<paper>.yaml`` sets; empty if there is no such file."""
+    path = (root or repository_root()) / "notebooks" / "profiles" / profile / f"{paper}.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds {type(found).__name__}; expected lines such as `epochs: 6`.")
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def arms(paper: str, root: Path | None = None) -> list[str]:
+    """The arms of a paper in the order of its parameter schema; the first is the one that a plain run takes."""
+    return list(schema(paper, root).arms) or ["main"]
+
+
+def planned(paper: str, profile: str, arm: str, root: Path | None = None) -> dict[str, Any]:
+    """Every parameter of a run of that profile and arm when the caller passes nothing, and the arm's other settings."""
+    known = schema(paper, root)
+    values = _planned(known, paper, profile, arm, root)
+    return values | {name: _plain(value) for name, value in known.settings(arm).items()}
+
+
+def resolve(paper: str, names: Mapping[str, Any], passed: Collection[str] | None = None) -> Effective:
+    """Which value of each parameter counts.
+
+    Args:
+        paper: notebook stem.
+        names: what the notebook holds when it starts, its ``globals()`` for example: see `validate`.
+        passed: names of the parameters that the caller passed. None: those of $XAI_PASSED, which ``notebooks/run``
+            sets; where that is not set either (plain papermill, Jupyter), whatever is neither the notebook's default
+            nor the profile's value.
+    """
+    known = schema(paper)
+    given = validate(paper, names)
+    arm, profile = given.get("arm", "main"), given["profile"]
+    standing = _planned(known, paper, profile, arm, None)
+    own, profiled = defaults(known), profile_values(paper, profile)
+    if passed is None and PASSED in os.environ:
+        passed = os.environ[PASSED].split()
+    if passed is None:
+        passed = [n for n, value in given.items() if value != own[n] and value != profiled.get(n, own[n])]
+    chosen = {name for name in passed if name in given and name not in _WHICH}
+    values = {name: given[name] if name in chosen or name in _WHICH else standing[name] for name in given}
+    sets = known.arms.get(arm, {})
+    replaced = {
+        name: (given[name], f"arm {arm}" if name in sets else f"profile {profile}" if name in profiled else "default")
+        for name in given
+        if values[name] != given[name]
+    }
+    return Effective(values, replaced, tuple(sorted(name for name in chosen if given[name] != standing[name])))
+
+
+def _planned(known: Schema, paper: str, profile: str, arm: str, root: Path | None) -> dict[str, Any]:
+    which = {"profile": profile} | ({"arm": arm} if "arm" in known.parameters else {})
+    return defaults(known) | profile_values(paper, profile, root) | _parameters_of(known, arm) | which
+
+
+def _parameters_of(known: Schema, arm: str) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in known.arms.get(arm, {}).items() if name in known.parameters}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_plain(value: Any) -> bool:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return all(part is None or isinstance(part, str | int | float | bool) for part in parts)
+
+
+def validate(paper: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The notebook's parameters among `names`; one ValueError for all that is unknown, missing or wrong.
+
+    Every public name of plain type (str, int, float, bool, None, lists and tuples of them) must be a parameter.
+    """
+    return _validated(paper, schema(paper).parameters, names)
+
+
+def _validated(paper: str, known: Mapping[str, Parameter], names: Mapping[str, Any]) -> dict[str, Any]:
+    given = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in names.items()
+        if name in known or (_is_plain(value) and name[0] != "_" and name not in ("In", "Out"))
+    }
+    fields = {name: (entry.annotation(), ...) for name, entry in known.items()}
+    try:
+        model = pydantic.create_model("Parameters", __config__=Strict.model_config, **fields).model_validate(given)
+        return {name: _plain(value) for name, value in model}
+    except pydantic.ValidationError as error:
+        kinds = {str(e["loc"][0]): e["type"] for e in error.errors()}
+    problems = []
+    for name, kind in kinds.items():
+        if kind == "missing":
+            what = f"missing; expected {known[name].expected()}. Set it in the cell tagged parameters."
+            problems.append(f"{name}: {what}")
+            continue
+        shown = f"{name} = {given[name]!r:.80} ({type(given[name]).__name__})"
+        if kind == "extra_forbidden":
+            closest = difflib.get_close_matches(name, known, 1, 0.0)[0]
+            problems.append(f"{shown}: no such parameter; the closest is {closest!r}. Rename it or leave it out.")
+            continue
+        problems.append(f"{shown}: expected {known[name].expected()}. Change it.")
+        text = re.fullmatch(r"([-+]?\d+)(\.\d*)?e([-+]?\d+)", str(given[name]), re.IGNORECASE)
+        if known[name].kind == "float" and isinstance(given[name], str) and text:
+            written = f"{text[1]}{text[2] or '.0'}e{int(text[3]):+d}"
+            problems[-1] += f" (YAML reads {text[0]} as text: write {written}.)"
+    place = f"notebooks/parameters/{paper}.yaml"
+    raise ValueError("\n  ".join([f"{len(problems)} wrong parameter(s); {place} describes all:", *problems]))

@@ -1,0 +1,166 @@
+"""What a run leaves: one ``record.json``, checked whenever it is written or read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from xai_utils.data.store import repository_root, resolve
+from xai_utils.metrics.statistics import Estimate
+from xai_utils.suite import claims, parameters, provenance
+from xai_utils.suite.parameters import OWN, Plain
+from xai_utils.suite.strict import Strict, checked
+
+SCHEMA_VERSION = 2  # 1, still read: `settings` held all that the arm set, and counted before `parameters`
+
+
+def _estimate(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    if unknown := data.keys() - Estimate.__dataclass_fields__.keys():
+        raise ValueError(f"unknown field(s) {', '.join(sorted(unknown))}")
+    try:
+        return Estimate(**data)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+class DataSource(Strict):
+    """A data set that a run used; its name is no path."""
+
+    name: str = Field(pattern=r"^[^/\\]+$")
+    sha256: str
+    variant: Literal["prepared", "origin", "embedded", "own"]
+
+
+class Provenance(Strict):
+    """Where the numbers come from; ``modules`` maps relative paths to content hashes."""
+
+    commit: str
+    dirty: bool | None
+    started: str
+    seconds: float
+    peak_memory_mib: float
+    python: str
+    packages: dict[str, str]
+    platform: str
+    hardware: dict[Literal["cpu", "cores", "memory_gib", "gpu"], str | int | float | None]
+    threads: int
+    device: str
+    data: list[DataSource]
+    modules: dict[str, str]
+
+
+class Record(Strict):
+    """What ``record.json`` holds.
+
+    `parameters` are those that the run computed with; `settings`, what its arm sets besides; `overrides`, the
+    parameters that the caller passed with other values than profile and arm have (the arm then ends in "+own").
+    """
+
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    paper: str
+    profile: str
+    arm: str
+    seed: int
+    parameters: dict[str, Plain | list[Plain]]
+    overrides: list[str] = Field(default_factory=list)
+    settings: dict[str, Plain | list[Plain]] = Field(default_factory=dict)
+    metrics: dict[str, Annotated[Estimate, BeforeValidator(_estimate)]]
+    claims: dict[str, claims.Verdict]
+    figures: list[str]
+    arrays: list[str]
+    provenance: Provenance
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All that the run computed with: parameters and the arm's settings."""
+        return self.parameters | self.settings  # in schema 1 the settings overrode the parameters
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """What the rules are told of the run: its parameters, profile, arm and data set."""
+        return subject(self.parameters, self.profile, self.arm, self.provenance.data)
+
+
+def subject(values: dict[str, Any], profile: str, arm: str, sources: list[DataSource]) -> dict[str, Any]:
+    """What the rules are told of a run; an arm with own values is judged as that arm."""
+    names = dict.fromkeys(source.name for source in sources)  # where the arm chooses the data, no parameter does
+    return {"dataset": ", ".join(names), **values, "profile": profile, "arm": arm.removesuffix(OWN)}
+
+
+def results_root() -> Path:
+    """Folder of the results: $XAI_RESULTS (a relative one counts from the repository), else ``results/``."""
+    return resolve(os.environ.get("XAI_RESULTS") or "results")
+
+
+def run_folder(profile: str, paper: str, arm: str, seed: int, overrides: bool) -> Path:
+    """Where a run's files lie; one that overrides what its profile or arm says never replaces the arm's own."""
+    return results_root() / profile / paper / (arm + OWN * overrides) / f"seed_{seed}"
+
+
+def load_record(path: str | Path) -> Record:
+    """Read and check a ``record.json`` (or the one in a run's folder).
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: half a record, another schema version, or a field that is unknown, missing or mistyped.
+    """
+    path = Path(path) / "record.json" if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no record at {path}. Run the notebook to its last cell, run.record().")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a whole record ({error}). Delete it and run the notebook again.") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version not in (1, SCHEMA_VERSION):
+        raise ValueError(
+            f"{path} has schema version {version}, expected 1 or {SCHEMA_VERSION}. Run the notebook again."
+        )
+    return checked(Record, data, path)
+
+
+def same_result(a: Record, b: Record) -> list[str]:
+    """What differs between two records, provenance (and with it timings) apart; empty if they are equal."""
+
+    def differences(x: Any, y: Any, name: str) -> list[str]:
+        if isinstance(x, dict) and isinstance(y, dict):
+            keys = sorted(x.keys() | y.keys())
+            return [d for k in keys for d in differences(x.get(k, "absent"), y.get(k, "absent"), f"{name}.{k}")]
+        return [] if x == y else [f"{name[1:]}: {x!r} against {y!r}"]
+
+    return differences(*(record.model_dump(exclude={"provenance"}) for record in (a, b)), "")
+
+
+def stale(record: Record, root: Path | None = None) -> list[str]:
+    """Names of the modules, notebook, profile and settings of the arm that have changed or gone since `record`.
+
+    Args:
+        record: from `load_record`.
+        root: the checkout to compare with; default: this package and the repository.
+    """
+    changed = []
+    for name, known in record.provenance.modules.items():
+        path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
+        if not path.is_file() or provenance.hash_file(path) != known:
+            changed.append(name)
+    place = f"notebooks/parameters/{record.paper}.yaml"
+    arm = record.arm.removesuffix(OWN)
+    try:
+        known = parameters.schema(record.paper, root)
+    except FileNotFoundError:
+        return changed + [place] * bool(record.settings)
+    sets = known.arms.get(arm, {})  # schema 1 notes all of it as settings, schema 2 only what is no parameter
+    noted = record.values if record.schema_version == 2 else record.settings
+    expected = {name: value for name, value in sets.items() if name not in record.overrides}
+    same = {
+        name: noted[name] for name in expected if name in noted
+    } == expected and record.settings.keys() <= sets.keys()
+    return changed + [f"{place} (arm {arm})"] * (not same)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"it holds {constant}; expected numbers and null")
