@@ -6,13 +6,14 @@ All at the last convolution: the trunk runs without gradients, only the head is 
 import torch
 from captum.attr import LayerGradCam
 from harness import alternate, ratio, report
-from pytorch_grad_cam import GradCAMPlusPlus as LibraryGradCAMPlusPlus
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from xai_utils.explain import GradCAM, GradCAMPlusPlus, MoRAM
-from xai_utils.models import vgg16_gap
+from xai_utils.models import make_torchvision_importable, vgg16_gap
 
-import torchvision  # isort: skip  (after xai_utils: see xai_utils/_torchvision_guard.py)
+make_torchvision_importable()
+import torchvision  # isort: skip
+from pytorch_grad_cam import GradCAMPlusPlus as LibraryGradCAMPlusPlus  # isort: skip
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # isort: skip
 
 torch.manual_seed(0)
 regression, small = vgg16_gap().eval(), {n: torch.rand(n, 3, 64, 64) for n in (8, 16, 32)}

@@ -14,9 +14,11 @@ from harness import alternate, ratio, report, seconds
 from xai_utils.explain.rise import RISE
 from xai_utils.metrics.faithfulness import insertion_deletion
 from xai_utils.metrics.localization import energy_inside, iou, pieces, pointing_game
+from xai_utils.models import make_torchvision_importable
 from xai_utils.models.folded import fast_copy, images_per_batch
 
-import torchvision  # isort: skip  (after xai_utils: see xai_utils/_torchvision_guard.py)
+make_torchvision_importable()
+import torchvision  # isort: skip
 
 MASKS, IMAGES, STEPS, ROUNDS, MANY_MASKS = 256, 8, 25, 3, 4_000
 TO_MIB = 2**20 if sys.platform == "darwin" else 2**10

@@ -10,9 +10,10 @@ import torch
 from harness import alternate, ratio, report
 
 from xai_utils.explain import LRP
-from xai_utils.models import from_torchvision
+from xai_utils.models import from_torchvision, make_torchvision_importable
 
-from torchvision.models import resnet50  # isort: skip  (after xai_utils: see xai_utils/_torchvision_guard.py)
+make_torchvision_importable()
+from torchvision.models import resnet50  # isort: skip
 from zennit.attribution import Gradient  # isort: skip
 from zennit.composites import LayerMapComposite  # isort: skip
 from zennit.layer import Sum  # isort: skip

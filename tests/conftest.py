@@ -4,13 +4,15 @@ import os
 
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # shap runs the Python that it would take 5 s to compile
-import xai_utils  # noqa: F401, I001  first: zennit and pytorch-grad-cam import torchvision, which its guard makes possible
-
 import random
 
 import numpy as np
 import pytest
 import torch
+
+from xai_utils.models import make_torchvision_importable
+
+make_torchvision_importable()  # zennit, pytorch-grad-cam and quantus import it
 
 
 @pytest.fixture(autouse=True)

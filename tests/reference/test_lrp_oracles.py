@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from xai_utils.explain.lrp import LRP, Step, _as_linear, record, walk
+from xai_utils.explain.lrp import LRP, Step, _as_linear, propagate, trace
 from xai_utils.models import preserve_state
 from xai_utils.models.layers import Add, Gate
 from xai_utils.models.resnet import BasicBlock, ResNet, from_torchvision
@@ -279,8 +279,8 @@ def test_layers_as_dense_matrices(rule, sign):
         seed = torch.randn(zero.shape, dtype=torch.float64)
         bias = zero.flatten() if has_bias else None
         expected, absorbed = slow(matrix, x.flatten(), seed.flatten(), contribution, bias, epsilon)
-        steps, outputs, numbers = record(model, x)
-        relevance, ledger = walk(steps, {numbers[outputs]: seed}, rules)
+        steps, outputs, numbers = trace(model, x)
+        relevance, ledger = propagate(steps, {numbers[outputs]: seed}, rules)
         torch.testing.assert_close(relevance.flatten(), expected, rtol=1e-9, atol=1e-12)
         row = ledger.iloc[-1]
         assert row.layer == ""
@@ -339,8 +339,8 @@ def test_sums_value_by_value(skip):
 
 def test_the_largest_of_a_window_gets_all():
     x, seed = images(1, 6, 2), images(1, 3, 2, seed=9)
-    steps, outputs, numbers = record(nn.MaxPool2d(3, 2, 1), x)
-    relevance, _ = walk(steps, {numbers[outputs]: seed}, LRP(nn.ReLU()).rules)
+    steps, outputs, numbers = trace(nn.MaxPool2d(3, 2, 1), x)
+    relevance, _ = propagate(steps, {numbers[outputs]: seed}, LRP(nn.ReLU()).rules)
     expected = torch.zeros_like(x)
     for c, i, j in np.ndindex(2, 3, 3):
         window = [(y, z) for y in range(2 * i - 1, 2 * i + 2) for z in range(2 * j - 1, 2 * j + 2) if min(y, z) >= 0]
@@ -363,7 +363,7 @@ def test_folding_as_torch(bias, affine):
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2)
         model = nn.Sequential(layer, norm).double().eval()
-        (step,), outputs, _ = record(model, x)
+        (step,), outputs, _ = trace(model, x)
         function, weight, offset = _as_linear(step)
         if affine:
             fused = fuse(layer, norm)
@@ -404,10 +404,10 @@ def test_two_starts_add_up_where_the_branches_meet():
     model, x = randomise(model), images()
     rules = LRP(model).rules
     with preserve_state(model), torch.no_grad():
-        steps, (main, branch), numbers = record(model, x)
+        steps, (main, branch), numbers = trace(model, x)
         seeds = {numbers[main]: main.softmax(1), numbers[branch]: branch.softmax(1)}
-        together, ledger = walk(steps, seeds, rules)
-        each = [walk(steps, {number: seed}, rules)[0] for number, seed in seeds.items()]
+        together, ledger = propagate(steps, seeds, rules)
+        each = [propagate(steps, {number: seed}, rules)[0] for number, seed in seeds.items()]
     assert all(part.abs().max() > 1e-6 for part in each)
     torch.testing.assert_close(together, each[0] + each[1], rtol=1e-9, atol=1e-12)
     assert abs(ledger.iloc[-1].relevance_out - 4) < 1e-12

@@ -1,6 +1,6 @@
 """Layer-wise relevance propagation (Bach et al. 2015; paper 5, § 4.2), with an account of where relevance goes.
 
-`record` sees one forward pass, module by module; `walk` goes back over it; `Rules` says how each module passes its
+`trace` sees one forward pass, module by module; `propagate` goes back over it; `Rules` says how each module passes its
 relevance on. Whatever happens outside a module with a rule is refused: no sum of relevance could tell that it did.
 """
 
@@ -55,7 +55,7 @@ class Step(NamedTuple):
     norm: nn.Module | None = None  # the BatchNorm that became a part of it
 
 
-class Recording(NamedTuple):
+class Trace(NamedTuple):
     """One forward pass: its steps in order, what the model returned, and the numbers of the tensors still alive."""
 
     steps: list[Step]
@@ -63,7 +63,7 @@ class Recording(NamedTuple):
     numbers: Mapping[Tensor, int]
 
 
-def record(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] = lambda module: True) -> Recording:
+def trace(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] = lambda module: True) -> Trace:
     """Run `model`, in evaluation mode, on `images` and record every call of a module without children.
 
     `keep` says whether the rule of a module looks at its inputs.
@@ -84,7 +84,7 @@ def record(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] =
     finally:
         for handle in handles:
             handle.remove()
-    return Recording(watch.steps, outputs, watch.numbers)
+    return Trace(watch.steps, outputs, watch.numbers)
 
 
 class _Watch(TorchFunctionMode):
@@ -176,14 +176,14 @@ def has_rule(module: nn.Module) -> bool:
 Shares = tuple[Sequence[Tensor | None], Tensor | None]  # relevance of each input; absorbed (N,), None for nothing
 
 
-def walk(
+def propagate(
     steps: Sequence[Step], seeds: Mapping[int, Tensor], rules: Callable[[Step, Tensor], Shares]
 ) -> tuple[Tensor, pd.DataFrame]:
     """Pass relevance back over the steps of a recording, from the tensors whose numbers `seeds` has to the images.
 
     Returns:
-        relevance of the images (N, C, H, W), and the ledger: one row per step, in the order of the walk, and a last
-        one for the whole net, with relevance_in + absorbed = relevance_out, summed over the batch.
+        relevance of the images (N, C, H, W), and the ledger: one row per step, from the output back, and a last one
+        for the whole net, with relevance_in + absorbed = relevance_out, summed over the batch.
 
     Raises:
         ValueError: relevance would reach a module without a rule.
@@ -371,7 +371,7 @@ class LRP:
     BatchNorm is folded into the layer before it. A model in train mode is run in evaluation mode and put back.
 
     Attributes:
-        ledger: relevance in, out and absorbed of every layer in the last `attribute` (None before); see `walk`.
+        ledger: relevance in, out and absorbed of every layer in the last `attribute` (None before); see `propagate`.
     """
 
     def __init__(
@@ -421,19 +421,19 @@ class LRP:
         """Return the relevance (N, H, W) of the images' pixels, summed over channels; see `Explainer`.
 
         Raises:
-            ValueError: a model that `record` or `walk` refuses; inputs or a target that do not fit.
-            ArithmeticError: relevance is lost or made somewhere; see `walk`.
+            ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
+            ArithmeticError: relevance is lost or made somewhere; see `propagate`.
         """
         with preserve_state(self.model), torch.no_grad():
             images = check_images(inputs)
             if images.device.type == "cpu":  # a third faster there
                 images = images.contiguous(memory_format=torch.channels_last)
             rules = self.rules._replace(box=self._box(images))
-            steps, outputs, numbers = record(self.model, images, rules.keeps)
+            steps, outputs, numbers = trace(self.model, images, rules.keeps)
             seed = self._seed(outputs, target)
             if outputs not in numbers:
                 raise ValueError("no module with a rule made what the model returns; see the end of its forward")
-            relevance, self.ledger = walk(steps, {numbers[outputs]: seed}, rules)
+            relevance, self.ledger = propagate(steps, {numbers[outputs]: seed}, rules)
             if rules.box and not any(step.sources == (0,) and type(step.module) in LAYERS for step in steps):
                 raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
         return relevance.sum(1)

@@ -11,7 +11,7 @@ from ..models.abn import AttentionBranchNetwork
 from ..models.forward import check_images, preserve_state, target_indices
 from .components import c1c as choose_component
 from .gradcam import upsample
-from .lrp import LRP, record, walk
+from .lrp import LRP, propagate, trace
 
 
 class Parts(NamedTuple):
@@ -44,7 +44,7 @@ class LRPBN(LRP):
 
     Attributes:
         ledger: relevance in, out and absorbed of every layer in the last call (None before). It closes against the sum
-            of the two starts, not against the prediction; see `walk`.
+            of the two starts, not against the prediction; see `propagate`.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class LRPBN(LRP):
         """Return the maps (N, H, W); see `Explainer`.
 
         Raises:
-            ValueError: a model that `record` or `walk` refuses; inputs or a target that do not fit.
-            ArithmeticError: relevance is lost or made somewhere; see `walk`.
+            ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
+            ArithmeticError: relevance is lost or made somewhere; see `propagate`.
         """
         (relevance,), attention = self._walked(inputs, target, [self.branches])
         maps = relevance * attention if self.multiply else relevance
@@ -119,7 +119,7 @@ class LRPBN(LRP):
             if images.device.type == "cpu":  # a third faster there
                 images = images.contiguous(memory_format=torch.channels_last)
             rules = self.rules._replace(box=self._box(images))
-            steps, outputs, numbers = record(self.model, images, lambda m: m in (gate, last) or rules.keeps(m))
+            steps, outputs, numbers = trace(self.model, images, lambda m: m in (gate, last) or rules.keeps(m))
             found = {step.module: step for step in steps if step.module in (gate, last)}
             seed = self._seed(outputs, target)
             of_perception = {numbers[outputs]: seed}
@@ -127,7 +127,7 @@ class LRPBN(LRP):
                 seed = self._seed(found[last].inputs[0].flatten(1), target)
             of_attention = {found[last].result: seed}
             starts = {"attention": of_attention, "perception": of_perception, "both": of_attention | of_perception}
-            walks = [walk(steps, starts[name], rules) for name in wanted]
+            walks = [propagate(steps, starts[name], rules) for name in wanted]
             self.ledger = walks[0][1]
             attention = upsample(found[gate].inputs[1][:, 0], images.shape[2:])
         return [relevance.sum(1) for relevance, _ in walks], attention

@@ -5,6 +5,7 @@ from .forward import check_images as check_images
 from .forward import preserve_state as preserve_state
 from .forward import target_indices as target_indices
 from .forward import target_scores as target_scores
+from .guard import make_torchvision_importable as make_torchvision_importable
 from .id_cvae import IDCVAE as IDCVAE
 from .id_cvae import kl_divergence as kl_divergence
 from .id_cvae import reconstruction_loss as reconstruction_loss

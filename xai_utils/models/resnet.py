@@ -4,6 +4,7 @@ Parameters have torchvision's names, so that weights pass between the two.
 """
 
 import copy
+import sys
 
 from torch import Tensor, nn
 
@@ -116,9 +117,8 @@ def from_torchvision(resnet: nn.Module) -> ResNet:
     Raises:
         TypeError: not a torchvision ResNet, or one with blocks of another kind, or with a forward of its own.
     """
-    from torchvision.models import resnet as theirs
-
-    if type(resnet) is not theirs.ResNet or "forward" in vars(resnet):
+    theirs = sys.modules.get("torchvision.models.resnet")  # it is there if such a network is
+    if theirs is None or type(resnet) is not theirs.ResNet or "forward" in vars(resnet):
         raise TypeError(f"resnet: got {type(resnet)}; expected a torchvision.models.ResNet with its own forward")
     twins = {theirs.BasicBlock: BasicBlock, theirs.Bottleneck: Bottleneck}
     stages = [f"layer{i}" for i in range(1, 5)]

@@ -135,7 +135,7 @@ class Rule(Strict):
             read += [(condition.other, "value")] if condition.other else []
         return read
 
-    def foreign(self, parameters: Mapping[str, Any]) -> str:
+    def not_applicable(self, parameters: Mapping[str, Any]) -> str:
         """Why this rule does not judge a run of these parameters at all, in words; empty if it does."""
         arm = parameters.get("arm", "main")
         if arm not in self.arms:
@@ -146,7 +146,7 @@ class Rule(Strict):
 
     def missing(self, metrics: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
         """What this rule needs of a run of these parameters and does not find, in words."""
-        if self.never or self.foreign(parameters):
+        if self.never or self.not_applicable(parameters):
             return []
         absent = []
         for name, use in dict.fromkeys(self.metrics()):
@@ -160,7 +160,7 @@ class Rule(Strict):
         """The verdict on a claim of `kind`. Nothing else in the suite makes one. Arguments as for `evaluate`."""
         if self.never:
             return Verdict(verdict=self.never, evidence=self.because)
-        if reason := self.foreign(parameters):
+        if reason := self.not_applicable(parameters):
             return Verdict(verdict="not tested", evidence=reason)
         if absent := self.missing(metrics, parameters):
             raise MissingMetric(f"not measured: {', '.join(absent)}; add run.measure(id, value, low=…, high=…)")

@@ -1,7 +1,8 @@
 """Where a run will lie, and what its caller passed.
 
-``python -m xai_utils.suite.passed PAPER PROFILE ARM SEED [papermill's own arguments]`` prints two lines, the run's folder
-and the names that were passed (``-p epochs 3``, ``-f mine.yaml``), separated by blanks; ``notebooks/run`` reads them.
+``python -m xai_utils.suite.passed PAPER PROFILE ARM SEED [papermill's own arguments]`` prints two lines: the run's
+folder, and the names that were passed (``-p epochs 3``, ``-f mine.yaml``), separated by blanks. ``notebooks/run`` reads
+them.
 """
 
 import base64

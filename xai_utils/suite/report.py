@@ -214,7 +214,7 @@ def _printed(value: claims.Value) -> str:
 def _measured(claim: claims.Claim, metrics: dict[str, dict[str, Any]], subject: dict[str, Any]) -> str:
     """The number that the rule's first condition reads, and how many of its conditions hold."""
     rule = claim.rule
-    if rule.never or rule.foreign(subject) or rule.missing(metrics, subject):
+    if rule.never or rule.not_applicable(subject) or rule.missing(metrics, subject):
         return ""
     entry = metrics[rule.conditions[0].metric]
     text = f"{_name(rule.conditions[0].metric)} {_number(entry['value'], entry['std'], entry['unit'])}"

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xai_utils.explain.lrp import LRP, Rules, record, walk
+from xai_utils.explain.lrp import LRP, Rules, propagate, trace
 from xai_utils.models.layers import Add, Gate
 from xai_utils.models.resnet import from_torchvision, resnet18
 
@@ -629,13 +629,13 @@ def test_images_that_the_score_does_not_depend_on():
     with pytest.raises(ValueError, match=r"module 'features' \(Constant\) has no rule"):
         LRP(Alone().double()).attribute(images(), 0)
     with pytest.raises(ValueError, match="the score does not depend on the images"):
-        walk([], {3: images()}, LRP(Net()).rules)
+        propagate([], {3: images()}, LRP(Net()).rules)
 
 
 def test_what_is_absorbed_on_the_way_counts_for_the_rounding_of_the_whole():
     """Large sums may cancel, or be absorbed again: rounding is on their scale, not on that of the end."""
     model, x = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Identity(), nn.Conv2d(3, 2, 1)).double(), images()
-    steps, outputs, numbers = record(model, x)
+    steps, outputs, numbers = trace(model, x)
     large = torch.full((2,), 1e9 / 3).double()
 
     def rules(step, relevance):
@@ -644,12 +644,12 @@ def test_what_is_absorbed_on_the_way_counts_for_the_rounding_of_the_whole():
         total = part.sum((1, 2, 3))
         return (part,), relevance.sum((1, 2, 3)) - total
 
-    walk(steps, {numbers[outputs]: torch.randn(2, 2, 12, 12).double()}, rules)
+    propagate(steps, {numbers[outputs]: torch.randn(2, 2, 12, 12).double()}, rules)
 
 
 def test_the_recording_holds_what_rules_look_at_and_no_more():
     model, x = Net(), images()
-    steps, outputs, numbers = record(model, x, LRP(model).rules.keeps)
+    steps, outputs, numbers = trace(model, x, LRP(model).rules.keeps)
     kept = {step.name: len(step.inputs) for step in steps}
     assert kept == {"stem.0": 1, "stem.2": 0, "block": 1, "add": 0, "relu": 0, "pool": 1, "flatten": 0, "head": 1}
     assert len(numbers) < len(steps)

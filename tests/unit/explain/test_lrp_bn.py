@@ -370,7 +370,7 @@ def test_attention_that_is_empty_after_theta():
 
 def relevance_of(maps, monkeypatch):
     """Let the walk return these maps."""
-    monkeypatch.setattr(lrp_bn, "walk", lambda *_: (maps[:, None], None))
+    monkeypatch.setattr(lrp_bn, "propagate", lambda *_: (maps[:, None], None))
 
 
 def test_of_equal_peaks_the_larger_component_then_the_first(monkeypatch):

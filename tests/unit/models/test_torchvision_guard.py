@@ -1,4 +1,4 @@
-"""`import torchvision` works after `import xai_utils`, whatever torchvision was built for."""
+"""`import torchvision` works after `make_torchvision_importable()`, whatever torchvision was built for."""
 
 import subprocess
 import sys
@@ -6,8 +6,7 @@ import textwrap
 
 import pytest
 
-import xai_utils
-from xai_utils import _torchvision_guard as guard
+from xai_utils.models import guard
 
 
 def run(code):
@@ -19,14 +18,14 @@ def run(code):
 def test_torchvision_is_usable_its_operator_clear_and_a_second_call_harmless():
     out = run("""
         import sys
-        import xai_utils
-        assert not {"torch", "torchvision"} & {*sys.modules}
+        from xai_utils.models import make_torchvision_importable
+        assert make_torchvision_importable() in (True, False) and "torchvision" not in sys.modules
         import torch, torchvision.models, torchvision.transforms.v2, torchvision.datasets
         model = torchvision.models.resnet18(weights=None).eval()
         with torch.no_grad():
             print(tuple(model(torch.zeros(1, 3, 32, 32)).shape))
         print(torchvision.datasets.FakeData(1, (3, 8, 8))[0][0].size)
-        assert xai_utils._torchvision_guard.install() is False
+        assert make_torchvision_importable() is False
 
         boxes, scores = torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1]]), torch.tensor([0.5, 0.9])
         if torchvision.extension._has_ops():
@@ -42,34 +41,21 @@ def test_torchvision_is_usable_its_operator_clear_and_a_second_call_harmless():
     assert out.splitlines() == ["(1, 1000)", "(8, 8)"]
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "import torchvision",
-        "from torchvision import models",
-        "import torch; import torchvision.models",
-        "import importlib; importlib.import_module('torchvision.models')",
-        "import importlib.util; importlib.util.find_spec('torchvision')",
-    ],
-)
-def test_whichever_way_torchvision_is_looked_for_first(first):
-    run(f"import xai_utils; {first}; import torchvision.models, torchvision.ops")
-
-
 def test_torchvision_imported_or_tried_before():
     run("""
         try:
             import torchvision
         except RuntimeError as error:
             assert "nms" in str(error)
-        import xai_utils
+        from xai_utils.models import make_torchvision_importable
+        make_torchvision_importable()
         import torchvision.ops
     """)
 
 
 @pytest.fixture
 def declared(monkeypatch):
-    """The schemas that `install` declares, in place of torch's registry, which starts without torchvision's."""
+    """The schemas that are declared, in place of torch's registry, which starts without torchvision's."""
     schemas = []
 
     class Library:
@@ -79,7 +65,6 @@ def declared(monkeypatch):
         def define(self, schema):
             schemas.append(schema.split("(")[0])
 
-    monkeypatch.setattr(xai_utils._BeforeTorchvision, "done", True)  # only the test calls install
     monkeypatch.setattr(guard.torch.library, "Library", Library)
     monkeypatch.setattr(guard, "_declared", lambda: "nms" in schemas)
     monkeypatch.setattr(guard, "_library", guard._library)
@@ -94,16 +79,16 @@ def test_declares_where_the_extension_does_not_load(monkeypatch, declared):
         raise OSError("Could not load this library")
 
     monkeypatch.setattr(guard.torch.ops, "load_library", load)
-    assert guard.install() is True
+    assert guard.make_torchvision_importable() is True
     assert declared == ["nms", "qnms"]
-    assert guard.install() is False
+    assert guard.make_torchvision_importable() is False
     assert len(tried) == 1
     assert "_C." in tried[0]
 
 
 def test_declares_nothing_where_the_extension_loads(monkeypatch, declared):
     monkeypatch.setattr(guard.torch.ops, "load_library", lambda path: declared.append("nms"))
-    assert guard.install() is False
+    assert guard.make_torchvision_importable() is False
     assert declared == ["nms"]
 
 
@@ -113,5 +98,5 @@ def test_declares_where_the_extension_is_missing(monkeypatch, declared, tmp_path
 
 def test_declares_nothing_without_torchvision(monkeypatch, declared):
     monkeypatch.setattr(guard.importlib.util, "find_spec", lambda name: None)
-    assert guard.install() is False
+    assert guard.make_torchvision_importable() is False
     assert declared == []

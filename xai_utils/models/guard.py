@@ -3,7 +3,9 @@
 The ordinary torchvision wheel is built for CUDA. Beside a CPU build of torch its extension cannot be loaded;
 torchvision tolerates that, but then gives its `nms` and `qnms` a fake kernel, and without their schemas this fails:
 `operator torchvision::nms does not exist`. With the two schemas declared, models, transforms and data sets work,
-and calling an operator of `torchvision.ops` raises torchvision's own error.
+and calling an operator of `torchvision.ops` raises torchvision's own error. No matching pair of the two can be had from
+the ordinary index for a machine without a GPU. The package itself imports torchvision nowhere: whoever does, beside it,
+calls `make_torchvision_importable` first.
 """
 
 import importlib.util
@@ -18,10 +20,11 @@ _SCHEMAS = (
 _library: torch.library.Library | None = None  # the schemas live as long as this object
 
 
-def install() -> bool:
+def make_torchvision_importable() -> bool:
     """Declare the two schemas where, and only where, `import torchvision` would fail without them.
 
-    Does not import torchvision (1.2 s): it loads the extension as torchvision itself would, at no extra cost.
+    Call it before the first `import torchvision`. It does not import torchvision (1.2 s): it loads the extension as
+    torchvision itself would, at no extra cost.
 
     Returns:
         True if the schemas were declared by this call.

@@ -1,0 +1,9 @@
+from . import data as data
+from . import explain as explain
+from . import metrics as metrics
+from . import models as models
+from . import papers as papers
+from . import plot as plot
+from . import seeds as seeds
+from . import suite as suite
+from . import training as training
