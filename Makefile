@@ -72,7 +72,7 @@ batch: setup
 # results/tables/*.csv and the README's table, from the committed records
 tables: setup
 	$(BIN)/python -m xai_utils.suite.report --results results export
-	$(BIN)/python -m xai_utils.suite.report --results results readme
+	$(BIN)/python -m xai_utils.suite.readme --results results
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done

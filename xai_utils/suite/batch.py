@@ -1,10 +1,7 @@
 """Which runs of papers × arms × seeds a batch still has to do, and why: the Snakefile's plan and its summary."""
 
-import ast
-import functools
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from xai_utils.data import store
-from xai_utils.suite import run as experiment
-from xai_utils.suite.run import Record
+from xai_utils.suite import parameters
+from xai_utils.suite.record import Record, load_record, results_root, stale
 
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
 
@@ -74,7 +71,7 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
         if profile not in profiles:
             raise ValueError(f"PROFILE: {paper} has no profile {profile!r}; it has: {', '.join(profiles) or 'none'}")
         try:
-            known = experiment.arms(paper, root)
+            known = parameters.arms(paper, root)
         except UNREADABLE:
             known = list(dict.fromkeys(_words(arms))) or ["main"]
         chosen = known if _words(arms) == ["all"] else list(dict.fromkeys(_words(arms))) or known[:1]
@@ -92,7 +89,7 @@ def reasoned(job: Job, root: Path | None = None) -> Job:
     """
     root = root or store.repository_root()
     try:
-        expected = _parameters(root, job.paper, job.profile)
+        expected = parameters.planned(job.paper, job.profile, job.arm, root)
         return job._replace(reason=_reason(job, expected, root))
     except UNREADABLE as error:
         return job._replace(reason=f"its notebook, profile or parameters cannot be read ({error})".replace("\n", " "))
@@ -102,46 +99,23 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\s,]+", text)
 
 
-def _parameters(root: Path, paper: str, profile: str) -> dict[str, Any]:
-    """What a run of the profile gets: the literals of the notebook's cell tagged parameters, then the profile's."""
-    files = root / f"notebooks/{paper}.ipynb", root / f"notebooks/profiles/{profile}/{paper}.yaml"
-    return _read(*files, *(path.stat().st_mtime_ns for path in files))
-
-
-@functools.lru_cache(maxsize=64)
-def _read(notebook: Path, profile: Path, *_modified_ns: int) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in cell.get("metadata", {}).get("tags", ()):
-            for node in ast.parse("".join(cell["source"])).body:
-                if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-                    value = ast.literal_eval(node.value)
-                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                        if isinstance(target, ast.Tuple):
-                            values |= zip((name.id for name in target.elts), value, strict=True)
-                        else:
-                            values[target.id] = value
-    return values | (yaml.safe_load(profile.read_text("utf-8")) or {})
-
-
 def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     """Why the run has to be done; "" if its record is current."""
-    path = experiment.results_root() / run.key / "record.json"
+    path = results_root() / run.key / "record.json"
     if (path.parent / "notebook.failed.ipynb").is_file():
         return "its last run failed"
     try:
-        record = experiment.load_record(path)
+        record = load_record(path)
     except FileNotFoundError:
         return "no record"
     except ValueError as error:
         return f"unusable record: {str(error).partition(': ')[0].removeprefix(str(path)).strip(' :')}"
     if (record.profile, record.paper, record.arm, record.seed) != run[:4]:
         return f"the record of {record.profile}/{record.paper}/{record.arm}/seed_{record.seed} lies in its place"
-    own = {"profile": run.profile, "arm": run.arm, "seed": run.seed, "device": record.parameters.get("device")}
-    wanted = {name: value for name, value in (dict(expected) | own).items() if name in {*record.parameters, *expected}}
-    if other := sorted(n for n in wanted if not _equal(record.parameters.get(n), wanted[n])):
+    wanted = dict(expected) | {"seed": run.seed, "device": record.parameters.get("device")}
+    if other := sorted(n for n in wanted if not _equal(record.values.get(n), wanted[n])):
         return f"made with other parameters: {', '.join(other)}"
-    if changed := experiment.stale(record, root) + _other_data(record, root):
+    if changed := stale(record, root) + _other_data(record, root):
         return f"changed since: {', '.join(changed)}"
     if any(path.parent.glob("notebook.running-*.ipynb")):
         return "its last run was broken off"
@@ -177,7 +151,7 @@ def summary(jobs: Sequence[Job], logs: Path) -> str:
         jobs: that the batch had to do, as they are now: a `reason` says that there is no current record.
         logs: folder with "<profile>.<paper>.<arm>.seed_<k>.log" of each run that was begun.
     """
-    lines, root = [f"batch: {sum(not job.reason for job in jobs)} of {len(jobs)} runs done"], experiment.results_root()
+    lines, root = [f"batch: {sum(not job.reason for job in jobs)} of {len(jobs)} runs done"], results_root()
     for job in jobs:
         if not job.reason:
             continue

@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from xai_utils.data.store import repository_root
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite.strict import Strict
 
 _Verdicts = Literal["reproduced", "partly", "not reproduced", "not comparable", "not tested"]
@@ -83,7 +84,7 @@ class Condition(Strict):
             raise ValueError(f"{self.metric}: `tolerance` goes with `test: within` alone")
         return self
 
-    def check(self, metrics: Mapping[str, Any]) -> Outcome:
+    def check(self, metrics: Mapping[str, Estimate]) -> Outcome:
         """Compare; a metric (or `other`) whose value is None makes the condition undefined."""
         left, right = _read(metrics, self.metric, self.use), self.bound
         if self.other is not None and (right := _read(metrics, self.other, "value")) is not None:
@@ -144,7 +145,7 @@ class Rule(Strict):
             return f"is about {' or '.join(self.data)}, not {parameters.get('dataset')}"
         return ""
 
-    def missing(self, metrics: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
+    def missing(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[str]:
         """What this rule needs of a run of these parameters and does not find, in words."""
         if self.never or self.not_applicable(parameters):
             return []
@@ -156,7 +157,7 @@ class Rule(Strict):
                 absent.append(f"the {use} end of {name}")
         return absent
 
-    def evaluate(self, kind: str, metrics: Mapping[str, Any], parameters: Mapping[str, Any]) -> Verdict:
+    def evaluate(self, kind: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Verdict:
         """The verdict on a claim of `kind`. Nothing else in the suite makes one. Arguments as for `evaluate`."""
         if self.never:
             return Verdict(verdict=self.never, evidence=self.because)
@@ -313,7 +314,7 @@ def load(path: str | Path | None = None) -> Reported:
 
 
 def evaluate(
-    reported: Reported, paper: str, metrics: Mapping[str, Any], parameters: Mapping[str, Any]
+    reported: Reported, paper: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]
 ) -> dict[str, Verdict]:
     """Judge every claim and extension of `paper`: claim id → verdict, in the file's order.
 
@@ -336,6 +337,5 @@ def evaluate(
     return {claim: c.rule.evaluate(c.kind, metrics, parameters) for claim, c in judged.items()}
 
 
-def _read(metrics: Mapping[str, Any], name: str, use: str) -> float | None:
-    metric = metrics[name]
-    return metric.get(use) if isinstance(metric, Mapping) else getattr(metric, use)
+def _read(metrics: Mapping[str, Estimate], name: str, use: str) -> float | None:
+    return getattr(metrics[name], use)

@@ -1,7 +1,7 @@
 """The papers against their reproduction: tables from records, a diff of two results trees, the printed report.
 
     python -m xai_utils.suite.report [--profile quick] [--check] [--results FOLDER]
-    python -m xai_utils.suite.report diff A B | export | readme
+    python -m xai_utils.suite.report diff A B | export
 
 Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used.
 """
@@ -16,17 +16,14 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from xai_utils.data.store import repository_root, resolve
-from xai_utils.metrics.statistics import mean_std
-from xai_utils.suite import claims
-from xai_utils.suite import run as experiment
-from xai_utils.suite.run import Record
+from xai_utils.suite import claims, parameters
+from xai_utils.suite.over_seeds import OverSeeds, aggregate
+from xai_utils.suite.record import Record, load_record, results_root, stale
 
 _COLUMNS = (6, 34, 38, 36)  # of the printed suite table: 120 characters with the gaps
 Folder = str | Path | None
@@ -38,12 +35,12 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
     Left out, each with its path: what cannot be read (half a record, another schema version), what lies under
     another key than its own, and a seed whose parameters differ from those of its arm's lowest seed.
     """
-    root, found, problems = resolve(results or experiment.results_root()), [], []
+    root, found, problems = resolve(results or results_root()), [], []
     for path in sorted(root.rglob("record.json")):
         if any(part.startswith(".") for part in path.relative_to(root).parts):
             continue  # a folder that a killed run was writing
         try:
-            found.append((path, experiment.load_record(path)))
+            found.append((path, load_record(path)))
         except (ValueError, OSError) as error:
             problems.append(str(error))
     records: dict[tuple[str, str, str], list[Record]] = {}
@@ -56,7 +53,7 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
         if profile and record.profile != profile:
             continue
         first = records.setdefault(key, [record])[0]
-        one, two = (r.parameters | r.settings for r in (first, record))
+        one, two = (r.values for r in (first, record))
         if other := sorted(n for n in {*one, *two} - {"seed"} if one.get(n) != two.get(n)):
             problems.append(
                 f"{path}: other parameters than seed {first.seed} ({', '.join(other)}); run one of them again"
@@ -72,32 +69,6 @@ def load(results: Folder = None, profile: str | None = None) -> list[Record]:
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     return records
-
-
-def aggregate(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """Metrics over the seeds of one arm: id → value (mean), std, n (seeds), low, high, unit.
-
-    A metric undefined in one seed is undefined (value None); one that a seed lacks is left out. The interval is the
-    wider of two at each end: the 95 % t interval of the seeds' values (n ≥ 2), which sees training noise, and the
-    mean of the runs' own ends, which see the sampling of test images. Neither alone covers both.
-    """
-    merged: dict[str, dict[str, Any]] = {}
-    for name, first in records[0].metrics.items() if records else ():
-        found = [record.metrics[name] for record in records if name in record.metrics]
-        if len(found) < len(records):
-            continue
-        entry = {"value": None, "std": None, "n": len(found), "low": None, "high": None, "unit": first.unit}
-        if all(metric.value is not None for metric in found):
-            spread = mean_std([metric.value for metric in found])
-            half = stdtrit(spread.n - 1, 0.975) * spread.std / math.sqrt(spread.n) if spread.n > 1 else None
-            for end, sign, wider in (("low", -1, min), ("high", 1, max)):
-                own = [getattr(metric, end) for metric in found]
-                ends = [] if None in own else [fmean(own)]
-                ends += [] if half is None else [spread.mean + sign * half]
-                entry[end] = float(wider(ends)) if ends else None
-            entry |= {"value": spread.mean, "std": spread.std}
-        merged[name] = entry
-    return merged
 
 
 def run_table(record: Record) -> pd.DataFrame:
@@ -119,17 +90,19 @@ def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
     for record in load(results, profile):
         row = {"paper": record.paper, "arm": record.arm, "seed": record.seed}
         row |= {"dataset": record.subject["dataset"], "commit": _commit([record])}
-        row |= {"stale": ", ".join(experiment.stale(record)), "minutes": record.provenance.seconds / 60}
+        row |= {"stale": ", ".join(stale(record)), "minutes": record.provenance.seconds / 60}
         verdicts = [verdict.verdict for verdict in record.claims.values()]
         rows.append(row | {name: verdicts.count(name) for name in claims.VERDICTS})
     return pd.DataFrame(rows)
 
 
 def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", results: Folder = None) -> pd.DataFrame:
-    """Metrics of one arm (None: the paper's first) over its seeds (see `aggregate`): mean, std, n, low, high, unit."""
-    arm = arm or experiment.arms(paper)[0]
+    """Metrics of one arm (None: the paper's first) over its seeds: the columns of `over_seeds.aggregate`."""
+    arm = arm or parameters.arms(paper)[0]
     table = aggregate([r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)])
-    frame = pd.DataFrame.from_dict(table, orient="index", columns=["value", "std", "n", "low", "high", "unit"])
+    columns = ["value", "std", "n", "low", "high", "unit"]
+    rows = {name: [getattr(found, column) for column in columns] for name, found in table.items()}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     return frame.rename(columns={"value": "mean"}).rename_axis("metric")
 
 
@@ -140,7 +113,7 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     """
     root = repository_root()
     everything = load(results)
-    own = results or experiment.results_root() == root / "results"
+    own = results or results_root() == root / "results"
     standard = everything if own else load(root / "results", "standard")
     standard = [record for record in standard if record.profile == "standard"]
     other = [record for record in everything if record.profile == profile]
@@ -171,7 +144,7 @@ class _Seeds:
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records, self.metrics = records, aggregate(records)
-        self.stale = ", ".join(sorted({name for record in records for name in experiment.stale(record)}))
+        self.stale = ", ".join(sorted({name for record in records for name in stale(record)}))
 
 
 def _judge(claim: claims.Claim, seeds: _Seeds | None) -> list[Any]:
@@ -199,10 +172,10 @@ def _reported(paper: claims.Paper, claim: str) -> str:
     numbers = [value for value in paper.reported(claim) if not isinstance(value.value, str)]
     if len(numbers) > 3:
         return f"{len(numbers)} numbers"
-    return "; ".join(f"{_name(value.id)} {_printed(value)}" for value in numbers)
+    return "; ".join(f"{short_name(value.id)} {printed(value)}" for value in numbers)
 
 
-def _printed(value: claims.Value) -> str:
+def printed(value: claims.Value) -> str:
     """A number as the paper prints it."""
     return (
         f"{value.value:g}"
@@ -211,22 +184,23 @@ def _printed(value: claims.Value) -> str:
     )
 
 
-def _measured(claim: claims.Claim, metrics: dict[str, dict[str, Any]], subject: dict[str, Any]) -> str:
+def _measured(claim: claims.Claim, metrics: dict[str, OverSeeds], subject: dict[str, Any]) -> str:
     """The number that the rule's first condition reads, and how many of its conditions hold."""
     rule = claim.rule
     if rule.never or rule.not_applicable(subject) or rule.missing(metrics, subject):
         return ""
     entry = metrics[rule.conditions[0].metric]
-    text = f"{_name(rule.conditions[0].metric)} {_number(entry['value'], entry['std'], entry['unit'])}"
+    text = f"{short_name(rule.conditions[0].metric)} {number(entry.value, entry.std, entry.unit)}"
     held = sum(condition.check(metrics).holds is True for condition in rule.conditions)
     return text + (f"; {held} of {len(rule.conditions)} conditions hold" if len(rule.conditions) > 1 else "")
 
 
-def _name(metric: str) -> str:
+def short_name(metric: str) -> str:
+    """A metric's id without its claim: "lrp.iou" of "P5.1.lrp.iou"."""
     return ".".join(metric.split(".")[2:])
 
 
-def _number(value: float | None, std: float | None, unit: str) -> str:
+def number(value: float | None, std: float | None, unit: str) -> str:
     """A value to the digits that its standard deviation leaves (two of that), to five without one."""
     text = "not defined" if value is None else f"{value:.5g}"
     if std is not None:
@@ -256,9 +230,7 @@ def diff(a: str | Path, b: str | Path, rel: float = 1e-6, absolute: float = 1e-9
             rows.append((label, "record", "", *("there" if key in side else "missing" for side in (left, right))))
             continue
         one, two = left[key], right[key]
-        rows += [
-            (label, "parameter", *row) for row in _changes(one.parameters | one.settings, two.parameters | two.settings)
-        ]
+        rows += [(label, "parameter", *row) for row in _changes(one.values, two.values)]
         verdicts = [{name: verdict.verdict for name, verdict in r.claims.items()} for r in (one, two)]
         rows += [(label, "verdict", *row) for row in _changes(*verdicts)]
         for name in sorted({*one.metrics, *two.metrics}):
@@ -290,7 +262,7 @@ def missing(profile: str = "quick", results: Folder = None) -> list[str]:
         for stem in claims.load().papers
         if (root / "notebooks" / f"{stem}.ipynb").is_file()
         for wanted in dict.fromkeys((profile, "standard"))
-        for arm in experiment.arms(stem)[:1]
+        for arm in parameters.arms(stem)[:1]
         if (wanted, stem, arm) not in found
     ]
 
@@ -328,87 +300,9 @@ def _line(cells: Sequence[str]) -> str:
     return "\n".join(row.rstrip() for row in joined)
 
 
-def readme_table(results: Folder = None) -> str:
-    """Markdown: one row per paper, with its state and headline numbers; then, folded, each paper claim by claim."""
-    lines, folded = (
-        ["| paper | verdicts | headline numbers (standard profile, mean ± standard deviation) |", "|---|---|---|"],
-        [],
-    )
-    table, everything = suite_table("standard", results), load(results or repository_root() / "results", "standard")
-    for stem, paper in claims.load().papers.items():
-        rows = table[table["paper"] == stem]
-        if not rows["claim"].iloc[0]:
-            lines.append(f"| {paper.title} | no notebook yet | |")
-            continue
-        verdicts = dict(zip(zip(rows["claim"], rows["arm"]), rows["standard_verdict"]))
-        own = [record for record in everything if record.paper == stem]
-        numbers = [_headline(paper, entry, own, verdicts) for entry in paper.headlines]
-        state = _state(rows[rows["claim"].str.startswith("P")])
-        lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(filter(None, numbers))} |")
-        folded += ["", *_claim_by_claim(paper, rows)]
-    return "\n".join(lines + folded)
-
-
-def _headline(
-    paper: claims.Paper, entry: claims.Headline, records: Sequence[Record], verdicts: dict[tuple[str, str], str]
-) -> str:
-    """One headline number, the paper's beside ours; "" if it was not measured."""
-    found = [record for record in records if record.arm == entry.arm]
-    ours = aggregate(found).get(entry.metric)
-    if not ours:
-        return ""
-    theirs = [f"paper {_printed(v)}, ours " for v in paper.values if v.id == entry.metric]
-    scale = f"{found[0].subject['dataset']}, {len(found)} seed{'s' * (len(found) > 1)}"
-    if theirs and verdicts.get((".".join(entry.metric.split(".")[:2]), entry.arm)) == "not comparable":
-        scale += "; not comparable"
-    return f"{entry.says}: {''.join(theirs)}{_number(ours['value'], ours['std'], ours['unit'])} ({scale})"
-
-
-def _claim_by_claim(paper: claims.Paper, rows: pd.DataFrame) -> list[str]:
-    """A folded table of Markdown: a row per claim and arm that has records."""
-    lines = [f"<details><summary>{paper.title}: claim by claim</summary>", ""]
-    lines += ["| claim | what it says | paper | ours | data | verdict |", "|---|---|---|---|---|---|"]
-    said = ""  # a statement stands once, over the rows of all arms
-    for row in rows[rows["standard_n"] > 0].itertuples():
-        arm = f"{row.arm}: " * (len(paper.judged[row.claim].rule.arms) > 1)
-        verdict = row.standard_verdict + " (stale)" * bool(row.standard_stale)
-        what = ["", ""] if row.claim == said else [row.statement, row.reported]
-        cells, said = [row.claim, *what, row.standard_value, arm + row.standard_scale, verdict], row.claim
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return [*lines, "", "</details>"]
-
-
-def _state(rows: pd.DataFrame) -> str:
-    """How many claims have which verdict; "mixed": its arms (other data, fewer images) were tested and disagree."""
-    verdicts = {}
-    for claim, found in rows.groupby("claim", sort=False)["standard_verdict"]:
-        told = {*found} - {"no record", "not tested"}
-        alone = told or {"not tested"} & {*found} or {*found}
-        verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
-    counts = pd.Series(verdicts).value_counts()
-    order = [name for name in (*claims.VERDICTS, "mixed", "no record") if name in counts]
-    return ", ".join(f"{counts[name]} {name}" for name in order)
-
-
-def update_readme(path: Path, results: Folder = None) -> bool:
-    """Put `readme_table` between the marks of the README at `path`; ValueError: no marks. True if it changed."""
-    text = path.read_text(encoding="utf-8")
-    marks = ("<!-- papers:begin -->\n", "<!-- papers:end -->\n")
-    before, begin, rest = text.partition(marks[0])
-    _, end, after = rest.partition(marks[1])
-    if not (begin and end):
-        raise ValueError(f"{path}: expected the lines {' and '.join(mark.strip() for mark in marks)}")
-    new = f"{before}{begin}{readme_table(results)}\n{end}{after}"
-    if new != text:
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(new, encoding="utf-8")
-        os.replace(draft, path)
-    return new != text
-
-
 def export(results: Folder = None) -> list[Path]:
     """Write tables/*.csv of a results tree: metrics per paper and arm over seeds, and the suite; quick is left out."""
-    root, written = resolve(results or experiment.results_root()), []
+    root, written = resolve(results or results_root()), []
     (root / "tables").mkdir(exist_ok=True)
     kept = [record for record in load(root) if record.profile != "quick"]
     tables = {"suite": suite_table("standard", root).filter(regex="^(?!run_)")}
@@ -433,14 +327,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="quick", help="the runs beside the standard ones (default: quick)")
     parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
     parser.add_argument("--check", action="store_true", help="exit 1 if a notebook lacks a record")
-    commands = parser.add_subparsers(dest="command", metavar="diff | export | readme")
+    commands = parser.add_subparsers(dest="command", metavar="diff | export")
     compare = commands.add_parser("diff", help="compare two results trees; exit 1 if they differ")
     compare.add_argument("a")
     compare.add_argument("b")
     compare.add_argument("--rel", type=float, default=1e-6)
     compare.add_argument("--abs", type=float, default=1e-9)
     commands.add_parser("export", help="write results/tables/*.csv")
-    commands.add_parser("readme", help="bring the README's table of papers up to date")
     given = parser.parse_args(argv)
     folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
     status = 0
@@ -452,9 +345,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = int(len(found) > 0)
         elif given.command == "export":
             print("\n".join(map(str, export(given.results))))
-        elif given.command == "readme":
-            changed = update_readme(repository_root() / "README.md", given.results)
-            print("README.md: table of papers " + ("changed" if changed else "is up to date"))
         else:
             print(suite_text(suite_table(given.profile, given.results), given.profile))
             for line in missing(given.profile, given.results) if given.check else []:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xai_utils.suite import claims, report
+from xai_utils.suite import claims, readme, report
 from xai_utils.suite import run as experiment
 
 ROOT = Path(__file__).parents[3]
@@ -51,14 +51,14 @@ def test_every_notebook_has_three_seeds_of_its_first_arm():
 
 def test_the_readme_shows_the_committed_records(tmp_path):
     copy = Path(shutil.copy(ROOT / "README.md", tmp_path))
-    assert report.update_readme(copy, ROOT / "results") is False, "run make tables"
+    assert readme.update_readme(copy, ROOT / "results") is False, "run make tables"
 
 
 def test_every_headline_of_a_paper_is_shown():
     for stem, paper in claims.load().papers.items():
         records = [r for r in report.load(ROOT / "results", "standard") if r.paper == stem]
         assert paper.headlines
-        assert all(report._headline(paper, entry, records, {}) for entry in paper.headlines), stem
+        assert all(readme._headline(paper, entry, records, {}) for entry in paper.headlines), stem
 
 
 def test_the_tables_are_those_of_the_committed_records(tmp_path):
@@ -70,11 +70,3 @@ def test_the_tables_are_those_of_the_committed_records(tmp_path):
     assert set(after) == before, "run make tables"
     _, differ, errors = filecmp.cmpfiles(ROOT / "results" / "tables", results / "tables", after, shallow=False)
     assert not differ + errors, "run make tables"
-
-
-def test_a_readme_without_marks_is_left_alone(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("no marks")
-    with pytest.raises(ValueError, match="papers:begin"):
-        report.update_readme(path, ROOT / "results")
-    assert path.read_text() == "no marks"

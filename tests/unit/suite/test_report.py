@@ -1,112 +1,20 @@
 """The tables, the diff and the command line, over small results trees made of real records."""
 
 import json
-import math
 import shutil
 import warnings
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from scipy import stats
+from small_records import PAPER, row, small_checkout, write
 
 from xai_utils.suite import claims, provenance, report
 from xai_utils.suite import run as experiment
 
-PAPER = "01_id_cvae_morphing"
-GOOD = {
-    "P1.1.accuracy": (98.4, None, None, "%"),
-    "P1.3.misclassified": (150.0, None, None, ""),
-    "P1.3.accuracy_kept": (98.4, None, None, "%"),
-    "P1.3.a.distance_difference": (0.3, 0.2, 0.4, ""),
-    "P1.3.b.probability_difference_true": (0.3, 0.2, 0.4, ""),
-    "P1.3.b.probability_difference_runner_up": (0.3, 0.2, 0.4, ""),
-    "P1.3.b.realism_difference_blend": (0.3, 0.2, 0.4, ""),
-    "P1.4.odd_share": (0.2, 0.15, 0.3, ""),
-    "X1.1.accuracy": (99.1, None, None, "%"),
-    "X1.2.odd_share_difference": (0.1, 0.05, 0.15, ""),
-}
-
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A checkout with reported.yaml and one notebook, and no records."""
-    monkeypatch.delenv("XAI_RESULTS", raising=False)
-    monkeypatch.setenv("XAI_ROOT", str(tmp_path))
-    (tmp_path / "results").mkdir()
-    parameters = f"notebooks/parameters/{PAPER}.yaml"
-    (tmp_path / parameters).parent.mkdir(parents=True)
-    shutil.copy(Path(__file__).parents[3] / parameters, tmp_path / parameters)
-    shutil.copy(Path(__file__).parents[3] / "results/reported.yaml", tmp_path / "results")
-    (tmp_path / f"notebooks/{PAPER}.ipynb").write_text('{"cells": []}')
-    return tmp_path
-
-
-def write(root, seed=0, profile="standard", arm="main", dataset="mnist", results="results", modules=None, **change):
-    """One valid record, its claims judged by the rules; `change` replaces metric values (accuracy=…) or parameters."""
-    parameters = {"profile": profile, "arm": arm, "seed": seed, "dataset": dataset, "epochs": change.pop("epochs", 2)}
-    metrics = {name: dict(zip(("value", "low", "high", "unit"), entry)) for name, entry in GOOD.items()}
-    for name, value in change.items():
-        metrics[{"accuracy": "P1.1.accuracy", "odd": "P1.4.odd_share"}[name]]["value"] = value
-    verdicts = claims.evaluate(claims.load(), PAPER, metrics, parameters)
-    hardware = {"cpu": "c", "cores": 2, "memory_gib": 8.0, "gpu": None}
-    data = {
-        "schema_version": 1, "paper": PAPER, "profile": profile, "arm": arm, "seed": seed, "parameters": parameters,
-        "metrics": {name: {"n": None, "note": ""} | entry for name, entry in metrics.items()},
-        "settings": experiment._schema(Path(root), PAPER)[1].get(arm, {}),
-        "claims": {name: verdict.model_dump(mode="json") for name, verdict in verdicts.items()},
-        "figures": [], "arrays": [],
-        "provenance": {
-            "commit": "abcdef0123456789", "dirty": False, "started": "2026-11-21T00:00:00Z", "seconds": 90.0,
-            "peak_memory_mib": 1.0, "python": "3.11", "packages": {}, "platform": "p", "hardware": hardware,
-            "threads": 1, "device": "cpu", "data": [], "modules": modules or {},
-        },
-    }  # fmt: skip
-    path = root / results / profile / PAPER / arm / f"seed_{seed}" / "record.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data))
-    return path
-
-
-def row(table, claim):
-    (found,) = table[table["claim"] == claim].to_dict("records")
-    return found
-
-
-def test_seeds_are_averaged_with_the_wider_of_two_intervals(root):
-    odd = [0.10, 0.20, 0.24]
-    for seed, share in enumerate(odd):
-        write(root, seed, odd=share, accuracy=98.4 + seed / 10)
-    table = report.seeds_table(PAPER)
-    mean = sum(odd) / 3
-    std = math.sqrt(sum((x - mean) ** 2 for x in odd) / 2)
-    low, high = stats.t.interval(0.95, 2, mean, std / math.sqrt(3))
-    assert (low < 0.15, high > 0.3) == (True, True)  # wider than the runs' own
-    got = table.loc["P1.4.odd_share"]
-    assert [got["mean"], got["std"], got["low"], got["high"]] == pytest.approx([mean, std, low, high])
-    assert got["n"] == 3
-    same = table.loc["P1.3.a.distance_difference"]  # equal in every seed: the runs' own interval stays
-    assert [same["mean"], same["std"], same["low"], same["high"]] == pytest.approx([0.3, 0, 0.2, 0.4])
-    accuracy = table.loc["P1.1.accuracy"]  # no own interval: that of the seeds
-    assert accuracy["high"] - accuracy["mean"] == pytest.approx(4.30265273 * 0.1 / math.sqrt(3))
-
-
-def test_one_seed_keeps_its_own_interval_and_undefined_stays_undefined(root):
-    write(root)
-    one = report.aggregate(report.load())["P1.4.odd_share"]
-    assert one == {"value": 0.2, "std": None, "n": 1, "low": 0.15, "high": 0.3, "unit": ""}
-    path = write(root, 1)
-    data = json.loads(path.read_text())
-    data["metrics"]["P1.4.odd_share"] |= {"value": None, "low": None, "high": None, "note": "no case"}
-    del data["metrics"]["P1.1.accuracy"]
-    path.write_text(json.dumps(data))
-    two = report.aggregate(report.load())
-    assert two["P1.4.odd_share"] == {"value": None, "std": None, "n": 2, "low": None, "high": None, "unit": ""}
-    assert "P1.1.accuracy" not in two
-    got = report.suite_table()
-    assert row(got, "P1.4")["standard_verdict"] == "not tested"
-    assert row(got, "P1.1")["standard_verdict"] == "no record"
-    assert "recorded before this rule: not measured: P1.1.accuracy" in row(got, "P1.1")["standard_evidence"]
+    return small_checkout(tmp_path, monkeypatch)
 
 
 def test_the_suite_verdict_is_the_same_rule_over_the_seeds(root):
@@ -214,7 +122,7 @@ def test_quick_comes_from_xai_results_and_standard_from_the_repository(root, mon
     assert report.main(["--check"]) == 0
 
 
-# ---- diff, export, readme ------------------------------------------------------------------------------------
+# ---- diff, export --------------------------------------------------------------------------------------------
 
 
 def test_diff_finds_what_differs_beyond_tolerance(root, capsys):
@@ -280,73 +188,6 @@ def test_export_writes_the_tables_whole_and_without_quick(root, capsys):
     assert (tables / "suite.csv").read_bytes() == before
 
 
-def test_the_state_of_a_paper_counts_claims_and_not_arms():
-    verdicts = {
-        "P4.1": ["reproduced", "no record", "reproduced", "not tested"],
-        "P4.2": ["partly", "not reproduced"],
-        "P4.3": ["no record", "not tested"],
-        "P4.4": ["no record"],
-        "P4.5": ["reproduced"],
-    }
-    rows = pd.DataFrame(
-        [(claim, verdict) for claim, found in verdicts.items() for verdict in found],
-        columns=["claim", "standard_verdict"],
-    )
-    assert report._state(rows) == "2 reproduced, 1 not tested, 1 mixed, 1 no record"
-
-
-def test_the_readme_table_has_a_row_per_paper_and_a_folded_one_per_claim(root):
-    for seed in (0, 1):
-        write(root, seed, accuracy=98.4 + seed / 10)
-        write(root, seed, arm="improved")
-    table, *folded = report.readme_table().split("\n\n<details>")
-    lines = table.splitlines()
-    assert len(lines) == 2 + len(claims.load().papers)
-    assert f"](notebooks/{PAPER}.ipynb) | 2 reproduced, 1 partly, 1 not comparable |" in lines[2]
-    assert "| accuracy: paper 98.13 %, ours 98.450 ± 0.071 % (mnist, 2 seeds)<br>" in lines[2]
-    assert lines[2].endswith("<br>accuracy of the improved training: 99.1 ± 0 % (mnist, 2 seeds) |")
-    assert all(line.endswith("| no notebook yet | |") for line in lines[3:])
-    (one,) = folded
-    assert one.endswith("\n\n</details>")
-    of = [[cell.strip() for cell in line.split("|")[1:-1]] for line in one.splitlines() if line.startswith("| ")][1:]
-    assert of[0] == [
-        "P1.1",
-        "The test accuracy by eq. (1) is 98.13 %.",
-        "accuracy 98.13 %",
-        "accuracy 98.450 ± 0.071 %; 2 of 2 conditions hold",
-        "mnist, 2 seeds",
-        "reproduced",
-    ]
-    assert [row[0] for row in of].count("X1.2") == 2  # judged in two arms
-    (main, improved) = (row for row in of if row[0] == "X1.2")
-    assert (main[4], improved[4]) == ("main: mnist, 2 seeds", "improved: mnist, 2 seeds")
-    assert (main[1] != "", improved[1]) == (True, "")  # what it says stands once
-
-
-def test_a_headline_that_was_not_measured_is_left_out(root):
-    write(root)  # no record of the arm of the second one
-    (line,) = (line for line in report.readme_table().splitlines() if line.startswith("| [Explaining"))
-    assert line.endswith("| accuracy: paper 98.13 %, ours 98.4 % (mnist, 1 seed) |")
-
-
-def test_a_headline_beside_a_paper_s_number_says_where_the_two_cannot_be_compared(root):
-    write(root, dataset="digits")
-    (line,) = (line for line in report.readme_table().splitlines() if line.startswith("| [Explaining"))
-    assert line.endswith("| accuracy: paper 98.13 %, ours 98.4 % (digits, 1 seed; not comparable) |")
-
-
-def test_a_stale_claim_and_a_bar_in_a_statement_show_in_the_folded_table(root):
-    file = root / "results/reported.yaml"
-    file.write_text(file.read_text().replace("The test accuracy by eq. (1) is 98.13 %.", "The value |x| is 98.13 %."))
-    module = root / "xai_utils/thing.py"
-    module.parent.mkdir()
-    module.write_text("x = 1\n")
-    write(root, modules={"xai_utils/thing.py": "0" * 64})
-    (line,) = (line for line in report.readme_table().splitlines() if line.startswith("| P1.1 "))
-    assert line.startswith(r"| P1.1 | The value \|x\| is 98.13 %. |")
-    assert line.endswith("| reproduced (stale) |")
-
-
 @pytest.mark.parametrize(
     ("value", "std", "text"),
     [
@@ -362,7 +203,7 @@ def test_a_stale_claim_and_a_bar_in_a_statement_show_in_the_folded_table(root):
     ],
 )
 def test_a_number_has_the_digits_that_its_deviation_leaves(value, std, text):
-    assert report._number(value, std, "") == text
+    assert report.number(value, std, "") == text
 
 
 def test_a_clean_tree_gives_no_warning(root):

@@ -1,0 +1,118 @@
+"""The README's block of papers: a row per paper, then, folded, a table per paper, from the committed records.
+
+    python -m xai_utils.suite.readme [--results FOLDER]
+
+Exit code: 0; 2 a record cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from xai_utils.data.store import repository_root
+from xai_utils.suite import claims, over_seeds, report
+from xai_utils.suite.record import Record
+from xai_utils.suite.report import Folder
+
+
+def readme_table(results: Folder = None) -> str:
+    """Markdown: one row per paper, with its state and headline numbers; then, folded, each paper claim by claim."""
+    lines = ["| paper | verdicts | headline numbers (standard profile, mean ± standard deviation) |", "|---|---|---|"]
+    folded: list[str] = []
+    table = report.suite_table("standard", results)
+    everything = report.load(results or repository_root() / "results", "standard")
+    for stem, paper in claims.load().papers.items():
+        rows = table[table["paper"] == stem]
+        if not rows["claim"].iloc[0]:
+            lines.append(f"| {paper.title} | no notebook yet | |")
+            continue
+        verdicts = dict(zip(zip(rows["claim"], rows["arm"]), rows["standard_verdict"]))
+        own = [record for record in everything if record.paper == stem]
+        numbers = [_headline(paper, entry, own, verdicts) for entry in paper.headlines]
+        state = _state(rows[rows["claim"].str.startswith("P")])
+        lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(filter(None, numbers))} |")
+        folded += ["", *_claim_by_claim(paper, rows)]
+    return "\n".join(lines + folded)
+
+
+def _headline(
+    paper: claims.Paper, entry: claims.Headline, records: Sequence[Record], verdicts: dict[tuple[str, str], str]
+) -> str:
+    """One headline number, the paper's beside ours; "" if it was not measured."""
+    found = [record for record in records if record.arm == entry.arm]
+    ours = over_seeds.aggregate(found).get(entry.metric)
+    if not ours:
+        return ""
+    theirs = [f"paper {report.printed(v)}, ours " for v in paper.values if v.id == entry.metric]
+    scale = f"{found[0].subject['dataset']}, {len(found)} seed{'s' * (len(found) > 1)}"
+    if theirs and verdicts.get((".".join(entry.metric.split(".")[:2]), entry.arm)) == "not comparable":
+        scale += "; not comparable"
+    return f"{entry.says}: {''.join(theirs)}{report.number(ours.value, ours.std, ours.unit)} ({scale})"
+
+
+def _claim_by_claim(paper: claims.Paper, rows: pd.DataFrame) -> list[str]:
+    """A folded table of Markdown: a row per claim and arm that has records."""
+    lines = [f"<details><summary>{paper.title}: claim by claim</summary>", ""]
+    lines += ["| claim | what it says | paper | ours | data | verdict |", "|---|---|---|---|---|---|"]
+    said = ""  # a statement stands once, over the rows of all arms
+    for row in rows[rows["standard_n"] > 0].itertuples():
+        arm = f"{row.arm}: " * (len(paper.judged[row.claim].rule.arms) > 1)
+        verdict = row.standard_verdict + " (stale)" * bool(row.standard_stale)
+        what = ["", ""] if row.claim == said else [row.statement, row.reported]
+        cells, said = [row.claim, *what, row.standard_value, arm + row.standard_scale, verdict], row.claim
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return [*lines, "", "</details>"]
+
+
+def _state(rows: pd.DataFrame) -> str:
+    """How many claims have which verdict; "mixed": its arms (other data, fewer images) were tested and disagree."""
+    verdicts = {}
+    for claim, found in rows.groupby("claim", sort=False)["standard_verdict"]:
+        told = {*found} - {"no record", "not tested"}
+        alone = told or {"not tested"} & {*found} or {*found}
+        verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
+    counts = pd.Series(verdicts).value_counts()
+    order = [name for name in (*claims.VERDICTS, "mixed", "no record") if name in counts]
+    return ", ".join(f"{counts[name]} {name}" for name in order)
+
+
+def update_readme(path: Path, results: Folder = None) -> bool:
+    """Put `readme_table` between the marks of the README at `path`; ValueError: no marks. True if it changed."""
+    text = path.read_text(encoding="utf-8")
+    marks = ("<!-- papers:begin -->\n", "<!-- papers:end -->\n")
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        raise ValueError(f"{path}: expected the lines {' and '.join(mark.strip() for mark in marks)}")
+    new = f"{before}{begin}{readme_table(results)}\n{end}{after}"
+    if new != text:
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(new, encoding="utf-8")
+        os.replace(draft, path)
+    return new != text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.readme", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
+    given = parser.parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the problems are printed below, once each
+        changed = update_readme(repository_root() / "README.md", given.results)
+    print("README.md: table of papers " + ("changed" if changed else "is up to date"))
+    problems = report.scan(given.results)[1]
+    for problem in problems:
+        print(f"PROBLEM {problem}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
