@@ -1,6 +1,7 @@
 # Every target works from a fresh clone: it makes the environment first, once.
 #   make reproduce   set up, run all notebooks at the quick profile, print the papers' numbers beside ours
-#   make test        set up, lint, unit and reference tests, every notebook by nbval
+#   make test        set up, lint, unit and reference tests, every notebook by nbval, a user's short runs: tests/README.md
+#   make test-real   every notebook on its real data, a few steps; needs $XAI_DATA
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
 #   make execute     run the notebooks in place, after a change
@@ -18,10 +19,14 @@ SEEDS ?= 0
 ARMS ?=
 BATCH ?=
 MUTANTS ?=
+JOBS ?= 2
 
-NBVAL = $(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider tests/notebooks notebooks
+# two processes with one thread each: tests/conftest.py sets the threads
+PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
+# in the order of collection: the longest file comes first
+NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks execute test-portable mutants batch tables bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real execute test-portable mutants batch tables bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -34,9 +39,12 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# JOBS notebooks at a time, one thread each; what a run says is shown when it has ended
 reproduce: setup
-	@failed=; for paper in $(PAPERS); do \
-	  echo "── $$paper (quick profile, seed 0)"; notebooks/run $$paper quick || failed="$$failed $$paper"; done; \
+	@logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; \
+	printf '%s\n' $(PAPERS) | OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} xargs -P $(JOBS) -I {} sh -c \
+	  'log="$$0/{}.log"; echo "── {} (quick profile, seed 0)" >"$$log"; notebooks/run {} quick >>"$$log" 2>&1 || echo {} >>"$$0/failed"; cat "$$log"' "$$logs"; \
+	failed=$$(sort "$$logs/failed" 2>/dev/null | sed 's/^/ /' | tr -d '\n'); \
 	$(BIN)/python -m xai_utils.suite.report --profile quick --check; status=$$?; \
 	test -z "$$failed" || { echo "failed:$$failed (the error stands above, and in $${XAI_RESULTS:-results}/quick/<paper>/<arm>/seed_0/notebook.failed.ipynb)"; exit 1; }; \
 	exit $$status
@@ -48,10 +56,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 unit: setup
-	$(BIN)/python -m pytest --durations=10 tests/unit tests/reference
+	$(PYTEST) --dist loadfile --durations=10 -m "not slow" tests/unit tests/reference tests/real
 
 notebooks: setup
-	$(NBVAL)
+	$(NBVAL) --durations=10 tests/notebooks notebooks
+
+# every notebook and data set on its real data, a few steps: about five minutes on two cores
+test-real: setup
+	$(PYTEST) --dist load --durations=0 -m slow tests/real
 
 # run the notebooks in place at their defaults, as they are committed
 execute: setup
@@ -61,7 +73,7 @@ execute: setup
 
 # measured numbers differ in the fifth digit between processors; what nbval compares must not
 test-portable: setup
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(NBVAL) -k ipynb
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(NBVAL) tests/notebooks notebooks -k ipynb
 
 mutants: setup
 	$(BIN)/python tests/mutants.py $(MUTANTS)

@@ -1,7 +1,10 @@
-"""What every test stands on: the torchvision guard, seeds, and no window for figures."""
+"""What every test stands on: one thread, the torchvision guard, seeds, and no window for figures."""
 
 import os
 
+# one thread a process: two processes with two threads each take three times as long on two cores. Before torch is
+# imported; the kernels and commands that tests start inherit it.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # shap runs the Python that it would take 5 s to compile
 import random
@@ -13,6 +16,14 @@ import torch
 from xai_utils.models import make_torchvision_importable
 
 make_torchvision_importable()  # zennit, pytorch-grad-cam and quantus import it
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """Home and temporary folder of all runs: what Jupyter and matplotlib keep for themselves goes there."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "tmp").mkdir()
+    return folder
 
 
 @pytest.fixture(autouse=True)

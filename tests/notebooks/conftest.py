@@ -1,4 +1,5 @@
-"""How nbval reruns the notebooks: python -m pytest --nbval --nbval-cell-timeout=600 tests/notebooks notebooks.
+"""How nbval reruns the notebooks: make notebooks, or for one
+python -m pytest --nbval --nbval-cell-timeout=600 tests/notebooks notebooks/01_id_cvae_morphing.ipynb -k ipynb
 
 tests/notebooks stands in that line so that this file applies. It compares text only: what goes to stderr (warnings,
 progress) and the HTML twin of a table are left out. Records go to a temporary folder, never into results/.
@@ -7,6 +8,7 @@ progress) and the HTML twin of a table are left out. Records go to a temporary f
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 NOT_COMPARED = ("stderr", "text/html")
 
@@ -14,15 +16,23 @@ NOT_COMPARED = ("stderr", "text/html")
 def pytest_configure(config):
     if config.getoption("nbval", False):
         config.temporary_results = tempfile.mkdtemp(prefix="nbval-results-")
-        for name in ("MPLBACKEND", "NUMBA_DISABLE_JIT"):  # tests/conftest.py sets them, for unit tests only
+        for name in ("MPLBACKEND", "NUMBA_DISABLE_JIT", "TORCHINDUCTOR_CACHE_DIR"):  # of this process, not of kernels
             os.environ.pop(name, None)
-        os.environ.update(XAI_RESULTS=config.temporary_results, XAI_PROGRESS="0")  # kernels inherit both
+        # kernels inherit them; what they import is the tree that is tested
+        tree = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        os.environ.update(XAI_RESULTS=config.temporary_results, XAI_PROGRESS="0", PYTHONPATH=tree)
 
 
 def pytest_unconfigure(config):
     shutil.rmtree(getattr(config, "temporary_results", ""), ignore_errors=True)
 
 
+LONGEST_FIRST = ("test_readme.py", "test_runs_p1.py", "05_lrp_bn.ipynb", "03_gradcam_defects.ipynb")
+
+
 def pytest_collection_modifyitems(items):
+    # two workers take file after file in this order: the longest ones must not be left to the end
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     for notebook in {item.parent for item in items if hasattr(item.parent, "skip_compare")}:
         notebook.skip_compare = (*notebook.skip_compare, *NOT_COMPARED)

@@ -1,0 +1,37 @@
+"""Paper 3 on a user's own classes of defects, with masks and without."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import PAPERS, given, notebooks_run, seed_folder
+
+from xai_utils.suite import run as experiment
+
+PAPER = PAPERS[2]
+
+
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_own_defects_with_and_without_masks(home, tmp_path, masks):
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        picture = rng.integers(90, 160, (32, 32)).astype(np.uint8)
+        mask = np.zeros_like(picture)
+        if i % 3:
+            down, wide = (slice(8, 14), 6) if i % 3 == 1 else (slice(4, 28), 2)
+            place = down, slice(i % 20, i % 20 + wide)
+            picture[place], mask[place] = 20, 255
+        name = ("good", "pit", "crack")[i % 3]
+        for folder, pixels in (("images", picture), *([("images/masks", mask)] if i % 3 and masks else [])):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / name / f"{i:02d}.png")
+    own = {"dataset": "folder", "normal": "good", "folder": tmp_path / "images", "masks": "masks" if masks else ""}
+    own |= {"size": 32, "width": 2, "epochs": 1, "compared": 2, "added": 4}
+    done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "selection", 0, *given(**own))
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = experiment.load_record(seed_folder(tmp_path / "results", arm="selection", paper=PAPER))
+    assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
+    marked = {name: record.metrics[f"P3.outcomes.{name}"].value for name in ("correct", "missed", "wrong_defect")}
+    assert sum(marked.values()) == 8  # a fifth of 40
+    assert record.metrics["P3.1.correct"].value == (marked["correct"] if masks else 0)
+    assert (record.metrics["P3.4.auroc"].n == 8) == masks
+    assert record.metrics["X3.2.random.balanced_accuracy"].n == 12  # needs no mask

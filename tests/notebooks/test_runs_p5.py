@@ -1,0 +1,36 @@
+"""Paper 5 on a user's own cracks, with masks and without."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import PAPERS, given, notebooks_run, seed_folder
+
+from xai_utils.suite import run as experiment
+
+PAPER = PAPERS[4]
+
+
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_own_cracks_with_and_without_masks(home, tmp_path, masks):
+    rng = np.random.default_rng(0)
+    for i in range(80):
+        picture = rng.integers(90, 160, (64, 64, 3)).astype(np.uint8)
+        mask = np.zeros((64, 64), np.uint8)
+        if i % 2:
+            picture[4:60, 10 + i % 40 : 14 + i % 40], mask[4:60, 10 + i % 40 : 14 + i % 40] = 20, 255
+        name = ("sound", "crack")[i % 2]
+        for folder, pixels in (("images", picture), *([("images/masks", mask)] if i % 2 and masks else [])):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / name / f"{i:02d}.png")
+    own = {"dataset": "folder", "folder": tmp_path / "images", "masks": "masks" if masks else "", "size": 64}
+    own |= {"width": 8, "epochs": 2, "cracks": 8, "fewer": 4, "steps": 4, "rise_masks": 20}
+    done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "main", 0, *given(**own))
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = experiment.load_record(seed_folder(tmp_path / "results", paper=PAPER))
+    assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
+    assert record.metrics["P5.1.lrp_bn.id_score"].n == 8  # insertion and deletion need no mask
+    assert (record.metrics["P5.1.lrp_bn.iou"].value is None) == (not masks)
+    assert (record.claims["P5.4"].verdict == "not tested") == (not masks)
+    assert record.claims["P5.2"].verdict != "not tested"
+    assert record.claims["P5.1"].verdict == "not comparable"
+    assert record.claims["X5.5"].verdict == "not tested"  # no second set
