@@ -26,7 +26,7 @@ def test_mean_std_divides_by_n_minus_one():
 # ---- estimates
 
 
-@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.array([0.5]), torch.tensor(0.5), 0.5])
+@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.array(0.5), torch.tensor(0.5), 0.5])
 def test_an_estimate_holds_plain_numbers(number):
     found = st.Estimate(number, np.int64(7), number, number, "%", "why")
     assert found == st.Estimate(0.5, 7, 0.5, 0.5, "%", "why")

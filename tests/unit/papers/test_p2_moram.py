@@ -66,7 +66,7 @@ def test_without_a_region_nothing_is_defined():
     found = paper.mean_of_known(paper.inside_difference(maps, None), SEED)
     assert found == Estimate(None, 0, note="fewer than two images with a true region")
     share = paper.share_difference(paper.misled(maps, None), torch.tensor([True, False]), SEED)
-    assert (share.value, share["n"]) == (None, 0)
+    assert (share.value, share.n) == (None, 0)
     r = torch.linspace(0, 1, 5)
     curves = paper.curves({"RAM": maps, "MoRAM": maps.abs()}, None, r)
     assert {values.shape for values in curves.values()} == {(2, 5)}
@@ -77,7 +77,7 @@ def test_without_a_region_nothing_is_defined():
 def test_an_interval_leaves_images_without_region_out():
     values = torch.tensor([1.0, math.nan, 2.0, 6.0])
     found = paper.mean_of_known(values, SEED)
-    assert (found.value, found["n"]) == (3.0, 3)
+    assert (found.value, found.n) == (3.0, 3)
     assert 1 <= found.low < 3 < found.high <= 6
     assert paper.mean_of_known(values[:2], SEED).value is None
 
@@ -87,9 +87,14 @@ def test_share_difference_by_counting():
     group = torch.tensor([True, True, True, True, False, False, False, False, True])
     found = paper.share_difference(hits, group, SEED)
     assert found.value == pytest.approx(3 / 4 - 1 / 4)
-    assert found["n"] == 8
+    assert found.n == 8
     assert found.low < 0.5 < found.high
     assert paper.share_difference(hits, torch.ones(9, dtype=torch.bool), SEED).value is None
+    three, two = group & (torch.arange(9) > 0), torch.arange(9) < 2
+    assert paper.share_difference(hits, three, SEED).value == pytest.approx(2 / 3 - 2 / 5)
+    assert paper.share_difference(hits, ~three, SEED).value == pytest.approx(2 / 5 - 2 / 3)
+    note = "2 of 8 images, of 2 groups (6 the others): fewer than 3"  # without the one that has no region
+    assert paper.share_difference(hits, two, SEED) == Estimate(None, 8, note=note)
 
 
 def test_nearest_targets():
@@ -131,9 +136,9 @@ def test_readings_are_compared_moram_minus_ram():
     assert found["clip"]["ram_area"].value == pytest.approx((0.525 + 0.525) / 2)
     assert found["clip"]["moram_area"].value == pytest.approx(0.525 + 0.1 - 0.01)
     assert paper.best_reading(found) == "shift"
-    found["clip"]["share_of_r"].value = 1.0
+    found["clip"]["share_of_r"] = Estimate(1.0, 3)
     assert paper.best_reading(found) == "shift"  # equal shares: the larger area decides
-    found["clip"]["auc_difference"].value = 0.2
+    found["clip"]["auc_difference"] = Estimate(0.2, 2)
     assert paper.best_reading(found) == "clip"
 
 
