@@ -11,12 +11,12 @@ import torch
 from checks import augmented_from_its_generator_alone
 
 from xai_utils.data.imageset import ImageSet
-from xai_utils.explain.gradcam import GradCAM
 from xai_utils.metrics import consistency, localization
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.models import resnet18
 from xai_utils.papers import p3_gradcam_defects as paper
 from xai_utils.papers import shared
+from xai_utils.papers.shared import Explained
 from xai_utils.seeds import generator
 
 SEED = 0
@@ -203,17 +203,6 @@ def test_a_narrow_network_trains(width):  # below 8 channels, channels_last ende
     assert deep.is_contiguous(memory_format=torch.channels_last) == (width >= 8)
 
 
-def test_cross_entropy_and_accuracy_by_hand():
-    logits = torch.tensor([[2.0, 0.0], [1.0, 3.0], [0.0, 0.5], [4.0, 4.5]])
-    labels = torch.tensor([0, 1, 0, 0])
-
-    images = torch.rand(4, 3, 5, 5)
-    found = shared.cross_entropy({images: logits}.get, (images, labels), None)
-    rows = [-row[k] + math.log(sum(map(math.exp, row))) for row, k in zip(logits.tolist(), labels.tolist())]
-    assert found["loss"].item() == pytest.approx(sum(rows) / 4)
-    assert found["accuracy"].item() == 0.5
-
-
 def with_margins(labels, margins, channels=1, seed=1):
     """Noise, with `margins` rows of one grey value at the bottom."""
     pixels = torch.rand(len(labels), channels, 16, 16, generator=generator(seed)) * 0.9
@@ -398,11 +387,6 @@ def test_all_six_outcomes():
 # where the maps lie ---------------------------------------------------------------------------------------------
 
 
-def test_keys_of_methods():
-    names = ("Grad-CAM", "Grad-CAM++", "HiRes CAM", "true mask")
-    assert list(map(shared.metric_key, names)) == ["grad_cam", "grad_campp", "hires_cam", "true_mask"]
-
-
 def test_agreement_by_hand():
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[:2, :2] = True
@@ -441,19 +425,19 @@ def scores_of(column, n, seed=1):
     return pd.DataFrame(noise, columns=list(paper.SCORES)).assign(area=0.5, energy=column)
 
 
-def test_told_apart_where_the_energy_tells_and_where_nothing_does():
+def test_error_auroc_where_the_energy_tells_and_where_nothing_does():
     rng = np.random.default_rng(2)
     wrong = np.arange(120) % 3 == 0
     told = paper.error_auroc(scores_of(rng.random(120) - 3 * wrong, 120), wrong, None, SEED)
     assert told.value > 0.98
     assert told.low > 0.9
-    assert told["n"] == 120
+    assert told.n == 120
     untold = paper.error_auroc(scores_of(rng.random(120), 120), wrong, np.arange(120) // 2, SEED)
     assert 0.3 < untold.value < 0.65
     assert untold.low < 0.5
 
 
-def test_told_apart_sees_the_scores_only():
+def test_error_auroc_sees_the_scores_only():
     wrong = np.arange(80) % 2 == 0
     scores = scores_of(np.random.default_rng(3).random(80), 80)
     found = paper.error_auroc(scores, wrong, None, SEED)
@@ -462,9 +446,9 @@ def test_told_apart_sees_the_scores_only():
         assert paper.error_auroc(scores.assign(**{name: wrong.astype(float)}), wrong, None, SEED).value > 0.99
 
 
-def test_told_apart_never_scores_an_image_by_a_fit_that_saw_its_group(monkeypatch):
+def test_error_auroc_never_scores_an_image_by_a_fit_that_saw_its_group(monkeypatch):
     seen = []
-    logistic = paper._logistic
+    logistic = shared.logistic
 
     def watched():
         pipeline = logistic()
@@ -480,7 +464,7 @@ def test_told_apart_never_scores_an_image_by_a_fit_that_saw_its_group(monkeypatc
 
         return Watched(pipeline.steps)
 
-    monkeypatch.setattr(paper, "_logistic", watched)
+    monkeypatch.setattr(shared, "logistic", watched)
     tiles = np.repeat(np.arange(20), 6)
     wrong = np.random.default_rng(4).random(20)[tiles] < 0.5  # all images of a tile are alike: the tile is the answer
     found = paper.error_auroc(scores_of(tiles.astype(float), 120), wrong, tiles, SEED)
@@ -493,7 +477,7 @@ def test_told_apart_never_scores_an_image_by_a_fit_that_saw_its_group(monkeypatc
     assert len(seen) == 3  # no more folds than groups of either kind
 
 
-def test_told_apart_needs_right_and_wrong_in_three_groups():
+def test_error_auroc_needs_right_and_wrong_in_three_groups():
     scores, tiles = scores_of(np.arange(12.0), 12), np.arange(12) // 2
     for wrong, count in ((tiles < 2, 4), (tiles >= 2, 8)):
         note = f"{count} of 12 images, of {count // 2} groups ({6 - count // 2} the others): fewer than 3"
@@ -501,7 +485,7 @@ def test_told_apart_needs_right_and_wrong_in_three_groups():
     assert paper.error_auroc(scores, np.zeros(12, dtype=bool), None, SEED).value is None
 
 
-def test_told_apart_without_wrong_predictions_to_learn_from(monkeypatch):
+def test_error_auroc_without_wrong_predictions_to_learn_from(monkeypatch):
     wrong = np.arange(12) < 4
 
     class Unlucky:
@@ -511,7 +495,7 @@ def test_told_apart_without_wrong_predictions_to_learn_from(monkeypatch):
         def split(self, *_):
             return [(np.flatnonzero(~wrong), np.flatnonzero(wrong)), (np.flatnonzero(wrong), np.flatnonzero(~wrong))]
 
-    monkeypatch.setattr(paper, "StratifiedGroupKFold", Unlucky)
+    monkeypatch.setattr(shared, "StratifiedGroupKFold", Unlucky)
     note = "one group of images holds nearly all wrong, or right, predictions"
     found = paper.error_auroc(scores_of(np.arange(12.0), 12), wrong, None, SEED)
     assert found == Estimate(None, 12, note=note)
@@ -520,58 +504,30 @@ def test_told_apart_without_wrong_predictions_to_learn_from(monkeypatch):
 # without a mask -------------------------------------------------------------------------------------------------
 
 
-def test_answers_are_predictions_and_maps_of_the_predicted_class():
-    torch.manual_seed(2)
-    model = resnet18(3, 4, 1)
-    images = torch.rand(66, 1, 64, 64, generator=generator(8)) * torch.linspace(0.1, 1, 66)[:, None, None, None]
-    with torch.no_grad():
-        for _ in range(20):
-            model(images)  # the running means and variances become those of the images
-        model.eval().fc.bias -= model(images).mean(0)
-        logits = model(images)
-    found = paper.answers(model, images, "layer3")
-    assert torch.equal(found.predicted, logits.argmax(1))
-    assert len(found.predicted.unique()) > 1
-    torch.testing.assert_close(found.doubt, 1 - logits.exp().amax(1) / logits.exp().sum(1), atol=1e-5, rtol=0)
-    explainer = GradCAM(model, "layer3")
-    for i in (0, 20, 64, 65):
-        expected = explainer.attribute_layer(images[[i]], logits[i].argmax().item())[0]
-        torch.testing.assert_close(found.grid[i], expected, atol=1e-5, rtol=1e-3)
-        expected = explainer.attribute(images[[i]], logits[i].argmax().item())[0]
-        torch.testing.assert_close(found.maps[i], expected, atol=1e-5, rtol=1e-3)
-    assert found.maps.shape == (66, 64, 64)
-    assert found.grid.amax() > 0
-
-
-def some_answers():
-    grid = torch.rand(6, 4, 4, generator=generator(10))
-    maps = torch.rand(6, 8, 8, generator=generator(11))
-    return paper.Answers(torch.tensor([0, 1, 2, 1, 0, 2]), torch.zeros(6), grid, maps)
-
-
 def test_suspicious_features_are_the_single_metrics():
-    found = some_answers()
+    predicted, grid = torch.tensor([0, 1, 2, 1, 0, 2]), torch.rand(6, 4, 4, generator=generator(10))
+    found, maps = Explained(torch.zeros(6, 3), predicted, grid, None), torch.rand(6, 8, 8, generator=generator(11))
     train, labels = torch.rand(9, 4, 4, generator=generator(12)), torch.arange(9) % 3
     means = consistency.class_means(train, labels, torch.ones(9, dtype=torch.bool), 3)
-    table = paper.suspicious_features(found, means)
+    table = paper.suspicious_features(found, maps, means)
     distance = []
-    for grid, label in zip(found.grid.double(), found.predicted):
+    for saliency, label in zip(grid.double(), predicted):
         mean = torch.stack([x / x.norm() for x in train[labels == label].double()]).mean(0)
-        distance.append((grid / grid.norm() - mean).square().sum().item())
+        distance.append((saliency / saliency.norm() - mean).square().sum().item())
     expected = {
-        "pieces": localization.pieces(found.maps).double(),
-        "spread": consistency.attention_spread(found.grid),
-        "area": consistency.attention_area(found.grid),
+        "pieces": localization.pieces(maps).double(),
+        "spread": consistency.attention_spread(grid),
+        "area": consistency.attention_area(grid),
         "distance": distance,
     }
     assert list(table.columns) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(table[name], values, rtol=1e-5)
     none = torch.zeros(9, dtype=torch.bool)
-    without = paper.suspicious_features(found, consistency.class_means(train, labels, labels != 2, 3))["distance"]
+    without = paper.suspicious_features(found, maps, consistency.class_means(train, labels, labels != 2, 3))["distance"]
     largest = max(distance[i] for i in (0, 1, 3, 4))
     np.testing.assert_allclose(without, [*distance[:2], largest, *distance[3:5], largest], rtol=1e-5)
-    empty = paper.suspicious_features(found, consistency.class_means(train, labels, none, 3))
+    empty = paper.suspicious_features(found, maps, consistency.class_means(train, labels, none, 3))
     assert empty["distance"].tolist() == [0] * 6
 
 

@@ -10,16 +10,14 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 from scipy.stats import pearsonr
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from xai_utils import training
 from xai_utils.data.imageset import ImageSet
 from xai_utils.metrics.consistency import ClassMeans
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.papers import p4_cam_consistency as paper
-from xai_utils.papers import shared
 from xai_utils.seeds import generator
 
 SEED = 0
@@ -54,7 +52,7 @@ GROUPS = np.repeat(list("abcdefghijkl"), 3)
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS])
-def test_scarce_takes_exact_counts_and_leaves_the_rest_to_judge_by(groups):
+def test_subsample_takes_exact_counts_and_leaves_the_rest_to_judge_by(groups):
     images = image_set(LABELS, groups=groups, split=SPLIT)
     few, others = paper.subsample_per_class(images, 1, SEED)
     assert sorted(few.labels.tolist()) == [0, 1, 2]
@@ -71,7 +69,7 @@ def test_scarce_takes_exact_counts_and_leaves_the_rest_to_judge_by(groups):
         assert not set(few.groups) & set(others.groups)
 
 
-def test_scarce_depends_on_the_seed_alone():
+def test_subsample_depends_on_the_seed_alone():
     images = image_set(LABELS, split=SPLIT)
     drawn = [rows_of(paper.subsample_per_class(images, 3, seed)[0]) for seed in (0, 0, 1, 2)]
     torch.manual_seed(9)
@@ -82,7 +80,7 @@ def test_scarce_depends_on_the_seed_alone():
     assert ever == {i for i in range(36) if SPLIT[i] == "train"}
 
 
-def test_scarce_of_zero_is_the_split_as_it_is_and_too_few_are_refused():
+def test_subsample_of_zero_is_the_split_as_it_is_and_too_few_are_refused():
     images = image_set(LABELS, groups=GROUPS, split=SPLIT)
     few, others = paper.subsample_per_class(images, 0, SEED)
     assert rows_of(few) == [i for i in range(36) if SPLIT[i] == "train"]
@@ -338,7 +336,7 @@ RIGHT = [i not in (1, 6, 7, 10, 12, 13, 18) for i in range(20)]  # none of class
 BATCHES = [range(4), range(4, 8), range(8, 10), range(10, 14), range(14, 18), range(18, 20)]
 
 
-def remember(watched, rows):
+def update(watched, rows):
     rows = list(rows)
     watched.update_means(MAPS[rows], torch.tensor(TRUE)[rows], torch.tensor(RIGHT)[rows])
 
@@ -348,7 +346,7 @@ def test_an_epoch_is_compared_with_the_means_of_the_epoch_before():
     expected, counts = [None] * 3, [0] * 3
     for number, rows in enumerate(BATCHES):
         assert watched.epoch == number // 3
-        remember(watched, rows)
+        update(watched, rows)
         if number in (2, 5):  # an epoch ends
             ten = range(10) if number == 2 else range(10, 20)
             for label in range(3):
@@ -373,7 +371,7 @@ def test_running_means_take_a_share_of_every_batch(momentum):
     watched = watch(small(), 10, momentum=momentum)
     expected, counts = [None] * 3, [0] * 3
     for number, rows in enumerate(BATCHES):
-        remember(watched, rows)
+        update(watched, rows)
         for label in range(3):
             own = [i for i in rows if TRUE[i] == label and RIGHT[i]]
             if own:
@@ -392,7 +390,7 @@ def test_running_means_take_a_share_of_every_batch(momentum):
 def test_means_are_of_maps_normalised_as_asked(how):
     watched = watch(small(), 10, normalise=how)
     for rows in BATCHES[:3]:
-        remember(watched, rows)
+        update(watched, rows)
     own = [i for i in range(10) if TRUE[i] == 1 and RIGHT[i]]
     size = {i: MAPS[i].sum().item() if how == "sum" else 1 for i in own}
     np.testing.assert_allclose(watched.maps[1].numpy(), sum(MAPS[i].numpy() / size[i] for i in own) / 3, **CLOSE)
@@ -400,19 +398,19 @@ def test_means_are_of_maps_normalised_as_asked(how):
 
 def test_an_epoch_of_another_length_than_the_data_is_refused():
     watched = watch(small(), 7)
-    remember(watched, BATCHES[0])
+    update(watched, BATCHES[0])
     with pytest.raises(ValueError, match="epoch_images is 7, but a batch of 4 came when 3 were left"):
-        remember(watched, BATCHES[1])
+        update(watched, BATCHES[1])
 
 
 def test_the_state_of_a_watched_network_goes_into_a_new_one():
     one, other = watch(small(norm=True), 10), watch(small(norm=True, seed=1), 10)
     for rows in BATCHES[:5]:
-        remember(one, rows)
+        update(one, rows)
     other.load_state_dict(as_numbers(one.state_dict()))
     assert {"maps", "counts", "sums", "summed", "images", "kept"} <= set(one.state_dict())
-    remember(one, BATCHES[5])
-    remember(other, BATCHES[5])
+    update(one, BATCHES[5])
+    update(other, BATCHES[5])
     assert_same(one.state_dict(), other.state_dict())
     assert other.epoch == 2
 
@@ -797,7 +795,7 @@ def test_epochs_for_steps():
 # what maps look like --------------------------------------------------------------------------------------------
 
 
-def test_seen_by_loops_in_batches_and_the_model_left_as_found():
+def test_judge_by_loops_in_batches_and_the_model_left_as_found():
     model = small(norm=True, seed=2)
     model.features[1].running_mean.normal_(0, 0.1)
     model.head.weight.grad = torch.ones(3, 4)
@@ -822,18 +820,18 @@ def test_seen_by_loops_in_batches_and_the_model_left_as_found():
     assert found.labels.tolist() == labels
     assert found.right.tolist() == [a == b for a, b in zip(predicted, labels)]
     assert 5 < found.right.sum() < 65
-    for classes, maps in ((found.labels, found.true), (found.predicted, found.given)):
+    for classes, maps in ((found.labels, found.true_maps), (found.predicted, found.maps)):
         expected = slow_maps(model, images.images, classes)
         np.testing.assert_allclose(maps.numpy(), np.stack(expected), **CLOSE)
-    assert torch.equal(found.true[found.right], found.given[found.right])
-    for row, doubt in zip(found.logits.tolist(), found.doubt):
-        assert doubt == pytest.approx(1 - max(map(math.exp, row)) / sum(map(math.exp, row)), abs=1e-6)
+    assert torch.equal(found.true_maps[found.right], found.maps[found.right])
+    for row, uncertainty in zip(found.logits.tolist(), found.uncertainty):
+        assert uncertainty == pytest.approx(1 - max(map(math.exp, row)) / sum(map(math.exp, row)), abs=1e-6)
 
 
-def test_doubt_orders_confident_predictions():
+def test_uncertainty_orders_confident_predictions():
     logits = torch.tensor([[20.0, 0], [25, 0], [0, 30]])
-    doubt = paper.Seen(logits, *[None] * 5).doubt
-    np.testing.assert_allclose(doubt, [math.exp(-20), math.exp(-25), math.exp(-30)], rtol=0.01)
+    found = paper.Judged(logits, *[None] * 5).uncertainty
+    np.testing.assert_allclose(found, [math.exp(-20), math.exp(-25), math.exp(-30)], rtol=0.01)
 
 
 def looked(n=12, seed=0):
@@ -844,25 +842,25 @@ def looked(n=12, seed=0):
     right = (predicted == labels).numpy()
     true = torch.rand(n, 5, 4, generator=random) ** 3 * 10.0 ** torch.linspace(-1, 1, n)[:, None, None]
     given = torch.where(torch.from_numpy(right)[:, None, None], true, torch.rand(n, 5, 4, generator=random))
-    return paper.Seen(torch.zeros(n, 3), right, labels, predicted, true, given)
+    return paper.Judged(torch.zeros(n, 3), right, labels, predicted, true, given)
 
 
 def test_means_are_of_the_right_predictions():
     found = looked()
     means = paper.means_of(found, 4)
     for label in range(3):
-        expected = mean_of(found.true.numpy(), found.labels.tolist(), found.right, label)
+        expected = mean_of(found.true_maps.numpy(), found.labels.tolist(), found.right, label)
         np.testing.assert_allclose(means.maps[label].numpy(), expected, **CLOSE)
     assert means.counts.tolist() == [3, 3, 3, 0]
     assert means.empty == [3]
     raw = paper.means_of(found, 3, "none").maps[0]
-    torch.testing.assert_close(raw, found.true[[0, 6, 9]].mean(0), **CLOSE)
+    torch.testing.assert_close(raw, found.true_maps[[0, 6, 9]].mean(0), **CLOSE)
 
 
 def test_distances_to_the_true_and_to_the_predicted_mean():
     found, means = looked(), paper.means_of(looked(seed=1), 3)
     got = paper.distances(found, means)
-    for name, maps, labels in (("true", found.true, found.labels), ("predicted", found.given, found.predicted)):
+    for name, maps, labels in (("true", found.true_maps, found.labels), ("predicted", found.maps, found.predicted)):
         expected = [((unit(m) - means.maps[c].numpy()) ** 2).sum() for m, c in zip(maps.numpy(), labels.tolist())]
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
         assert got[name].dtype == np.float64
@@ -872,7 +870,7 @@ def test_distances_to_the_true_and_to_the_predicted_mean():
 
 def test_a_class_without_a_mean_gets_the_largest_distance():
     found, means = looked(), paper.means_of(looked(seed=1), 3)
-    found.given[7] = means.maps[2] == means.maps[2].min()  # taken for class 2, and far from it
+    found.maps[7] = means.maps[2] == means.maps[2].min()  # taken for class 2, and far from it
     full = paper.distances(found, means)
     gone = means._replace(maps=means.maps.clone(), counts=torch.tensor([3, 0, 3]))
     gone.maps[1] = math.nan
@@ -899,7 +897,7 @@ def test_scatter_of_right_and_wrong_predictions_by_loops():
     away = paper.distances(found, means)["true"]
     for name, chosen in (("correct", found.right), ("wrong", ~found.right)):
         numbers = np.flatnonzero(chosen).tolist()
-        labels, maps = found.labels.tolist(), found.true.double().numpy()
+        labels, maps = found.labels.tolist(), found.true_maps.double().numpy()
         correlation, scattered = [], []
         for i in numbers:
             others = [j for j in numbers if j != i and labels[j] == labels[i]]
@@ -931,7 +929,7 @@ def drawn_units(clusters, seed, n_resamples=2000):
 
 @pytest.mark.parametrize("clusters", [None, np.array(list("aabbccdeefgh"))])
 def test_within_between_by_a_double_loop_and_its_interval_by_resampling(clusters):
-    maps, labels = looked().true, torch.tensor([0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 0])
+    maps, labels = looked().true_maps, torch.tensor([0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 0])
     maps[labels == 1] = maps[labels == 1] + 0.3 * maps[2]
     units = [unit(m) for m in maps.double().numpy()]
     apart = [[sum((a - b) ** 2 for a, b in zip(x.ravel(), y.ravel())) for y in units] for x in units]
@@ -949,12 +947,8 @@ def test_within_between_by_a_double_loop_and_its_interval_by_resampling(clusters
     found = paper.within_between(maps, labels_, clusters, 3)
     drawn = [slow(rows.tolist()) for rows in drawn_units(np.arange(12) if clusters is None else clusters, 3)]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
-    assert found == {
-        "value": pytest.approx(slow(range(12)), rel=1e-5),
-        "n": 12,
-        "low": pytest.approx(low, rel=1e-5),
-        "high": pytest.approx(high, rel=1e-5),
-    }
+    assert found.n == 12
+    assert [found.value, found.low, found.high] == pytest.approx([slow(range(12)), low, high], rel=1e-5)
     assert found.low < found.value < found.high
     grown = paper.within_between(maps * torch.linspace(1, 9, 12)[:, None, None], labels_, clusters, 3)
     assert grown.value == pytest.approx(found.value, rel=1e-5)
@@ -985,9 +979,7 @@ def test_within_between_of_too_few_groups_is_undefined(labels, clusters):
     maps = torch.rand(len(labels), 5, 4, generator=generator(1))
     names = None if clusters is None else np.array(list(clusters))
     found = paper.within_between(maps, torch.tensor(labels), names, 0)
-    assert (found.value, found["n"]) == (None, len(labels))
-    assert set(found) == {"value", "n", "note"}
-    assert "four" in found.note
+    assert found == Estimate(None, len(labels), note="fewer than two classes with images of four groups")
 
 
 def test_several_pieces_by_hand():
@@ -1007,88 +999,6 @@ def test_several_pieces_by_hand():
     two[:, 4, 4] = 1
     two[0, 0, 7], two[1, 0, 7] = 0.45, 0.43
     assert paper.several_pieces(two, 64).tolist() == [True, False]
-
-
-class Fitted(StandardScaler):
-    """Remembers the rows of each fit, and those that were scaled after it."""
-
-    rows: list = []  # noqa: RUF012
-
-    def fit(self, x, y=None, sample_weight=None):
-        Fitted.rows.append([x, []])
-        return super().fit(x, y)
-
-    def transform(self, x, copy=None):
-        Fitted.rows[-1][1].append(x)
-        return super().transform(x)
-
-
-@pytest.mark.parametrize("clusters", [None, np.repeat(np.arange(15), 4)])
-def test_together_scores_each_image_by_a_fit_on_other_groups(monkeypatch, clusters):
-    monkeypatch.setattr(paper, "StandardScaler", Fitted)
-    monkeypatch.setattr(Fitted, "rows", [])
-    rng = np.random.default_rng(1)
-    wrong = rng.random(60) < 0.3
-    scores = np.stack([rng.permutation(60), rng.random(60) + 0.4 * wrong], 1)  # the first column tells who it is
-    got = shared.cross_validated_score(scores, wrong, clusters, 2**40)
-    groups = np.arange(60) if clusters is None else clusters
-    number = {value: i for i, value in enumerate(scores[:, 0])}
-    assert len(Fitted.rows) == 5
-    judged = []
-    for fitted_on, (_, told) in Fitted.rows:
-        learnt, asked = ([number[value] for value in x[:, 0]] for x in (fitted_on, told))
-        assert not set(groups[learnt]) & set(groups[asked])
-        assert sorted(learnt + asked) == list(range(60))
-        judged += asked
-        middle, size = scores[learnt].mean(0), scores[learnt].std(0)
-        model = LogisticRegression(class_weight="balanced").fit((scores[learnt] - middle) / size, wrong[learnt])
-        expected = ((scores[asked] - middle) / size) @ model.coef_[0] + model.intercept_[0]
-        np.testing.assert_allclose(got[asked], expected, rtol=1e-6, atol=1e-9)
-        count = np.bincount(wrong[learnt])
-        weights = (len(learnt) / 2 / count)[wrong[learnt].astype(int)]
-        again = LogisticRegression().fit((scores[learnt] - middle) / size, wrong[learnt], weights)
-        np.testing.assert_allclose(again.coef_, model.coef_, rtol=1e-4)
-    assert sorted(judged) == list(range(60))
-    assert np.array_equal(shared.cross_validated_score(scores, wrong, clusters, 2**40), got)
-    assert not np.array_equal(shared.cross_validated_score(scores, wrong, clusters, 1), got)
-
-
-def test_together_finds_what_two_scores_know_only_jointly():
-    rng = np.random.default_rng(3)
-    wrong, shared = np.arange(200) % 4 == 0, rng.normal(size=200) * 5
-    got = shared.cross_validated_score(np.stack([shared + wrong, shared], 1), wrong, None, SEED)
-    assert (got[wrong][:, None] > got[~wrong]).mean() > 0.95
-    assert (shared[wrong][:, None] + 1 > shared[~wrong]).mean() < 0.65
-
-
-@pytest.mark.parametrize(
-    ("wrong", "clusters"),
-    [
-        ([False] * 12, None),
-        ([True] * 12, None),
-        ([True] + [False] * 11, None),
-        ([True] * 3 + [False] * 9, "aaabbccddeef"),  # all in one group
-        ([True] * 9 + [False] * 3, "aabbccddefff"),
-        ([False] * 16 + [True] * 9 + [False] * 3 + [True], "a" * 10 + "b" * 15 + "c" * 4),  # a fold holds all of them
-    ],
-)
-def test_together_is_none_where_nothing_can_be_learnt(wrong, clusters):
-    wrong = np.array(wrong)
-    scores = np.random.default_rng(0).random((len(wrong), 2))
-    assert (
-        shared.cross_validated_score(scores, wrong, None if clusters is None else np.array(list(clusters)), SEED)
-        is None
-    )
-
-
-def test_together_needs_no_more_than_two_groups_of_a_side():
-    wrong = np.array([True, True, False, False, False, False])
-    assert (
-        len(
-            shared.cross_validated_score(np.random.default_rng(0).random((6, 2)), wrong, np.array(list("abcdef")), SEED)
-        )
-        == 6
-    )
 
 
 def test_energy_inside_and_the_area_by_hand():

@@ -17,7 +17,6 @@ from xai_utils.metrics import estimates, faithfulness
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.models import AttentionBranchNetwork, Gate
 from xai_utils.papers import p5_lrp_bn as paper
-from xai_utils.papers import shared
 from xai_utils.seeds import generator
 from xai_utils.suite import claims
 
@@ -140,17 +139,6 @@ def test_without_gate_the_perception_branch_sees_h(tiny):
     assert (parts.attention == 1).all()
     assert torch.equal(parts.product, parts.relevance)
     assert not torch.allclose(parts.from_perception, LRPBN(model).parts(images, labels).from_perception)
-
-
-def test_cross_entropy_and_accuracy_by_hand():
-    logits = torch.tensor([[2.0, 0.0], [1.0, 3.0], [0.0, 0.5], [1.0, 4.5]])
-    labels = torch.tensor([0, 1, 0, 1])
-    images = torch.zeros(4, 3, 5, 5)
-    found = shared.cross_entropy({images: logits}.get, (images, labels), None)
-    rows = [-row[k] + math.log(sum(map(math.exp, row))) for row, k in zip(logits.tolist(), labels.tolist())]
-    assert found["loss"].item() == pytest.approx(sum(rows) / 4)
-    assert found["accuracy"].item() == 0.75
-    assert set(found) == {"loss", "accuracy"}
 
 
 @pytest.fixture
