@@ -22,7 +22,7 @@ from xai_utils.suite.strict import Strict, checked
 Plain = str | int | float | bool | None
 OWN = "+own"  # ends the name of an arm that was run with other values than its own
 PASSED = "XAI_PASSED"  # names of the parameters that the caller passed; notebooks/run sets it
-_WHICH = ("profile", "arm", "seed", "device")  # these say which run it is, and where: they override nothing
+WHICH = ("profile", "arm", "seed", "device")  # these say which run it is, and where: they override nothing
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _LIMITS = {"minimum": ("at least", operator.ge), "above": ("above", operator.gt)}
 _LIMITS |= {"maximum": ("at most", operator.le), "below": ("below", operator.lt)}
@@ -133,8 +133,8 @@ def _read(path: Path, _modified_ns: int) -> Schema:
     if missing := {"profile", "seed"} - found.parameters.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: every paper has profile and seed.")
     for arm, sets in arms.items():
-        if sets.keys() & set(_WHICH):
-            raise ValueError(f"{path}: arm {arm} sets {', '.join(sorted(sets.keys() & set(_WHICH)))}; no arm may.")
+        if sets.keys() & set(WHICH):
+            raise ValueError(f"{path}: arm {arm} sets {', '.join(sorted(sets.keys() & set(WHICH)))}; no arm may.")
         _validated(path.stem, found.parameters, defaults(found) | _parameters_of(found, arm))
     return found
 
@@ -170,6 +170,15 @@ def planned(paper: str, profile: str, arm: str, root: Path | None = None) -> dic
     return values | {name: _plain(value) for name, value in known.settings(arm).items()}
 
 
+def differing(paper: str, profile: str, arm: str, values: Mapping[str, Any], root: Path | None = None) -> list[str]:
+    """Names of `values`, as a record holds them, for which default, profile and arm now give another value.
+
+    Left out are profile, arm, seed and device, and what is no parameter any more.
+    """
+    now = _planned(schema(paper, root), paper, profile, arm, root)
+    return [name for name, value in values.items() if name in now.keys() - set(WHICH) and now[name] != _plain(value)]
+
+
 def resolve(paper: str, names: Mapping[str, Any], passed: Collection[str] | None = None) -> Effective:
     """Which value of each parameter counts.
 
@@ -189,8 +198,8 @@ def resolve(paper: str, names: Mapping[str, Any], passed: Collection[str] | None
         passed = os.environ[PASSED].split()
     if passed is None:
         passed = [n for n, value in given.items() if value != own[n] and value != profiled.get(n, own[n])]
-    chosen = {name for name in passed if name in given and name not in _WHICH}
-    values = {name: given[name] if name in chosen or name in _WHICH else standing[name] for name in given}
+    chosen = {name for name in passed if name in given and name not in WHICH}
+    values = {name: given[name] if name in chosen or name in WHICH else standing[name] for name in given}
     sets = known.arms.get(arm, {})
     replaced = {
         name: (given[name], f"arm {arm}" if name in sets else f"profile {profile}" if name in profiled else "default")
@@ -202,7 +211,11 @@ def resolve(paper: str, names: Mapping[str, Any], passed: Collection[str] | None
 
 def _planned(known: Schema, paper: str, profile: str, arm: str, root: Path | None) -> dict[str, Any]:
     which = {"profile": profile} | ({"arm": arm} if "arm" in known.parameters else {})
-    return defaults(known) | profile_values(paper, profile, root) | _parameters_of(known, arm) | which
+    values = defaults(known) | profile_values(paper, profile, root) | _parameters_of(known, arm) | which
+    try:
+        return _validated(paper, known.parameters, values)
+    except ValueError as error:  # the schema checks defaults and arms itself
+        raise ValueError(f"notebooks/profiles/{profile}/{paper}.yaml: {error}") from None
 
 
 def _parameters_of(known: Schema, arm: str) -> dict[str, Any]:

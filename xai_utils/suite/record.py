@@ -136,7 +136,10 @@ def same_result(a: Record, b: Record) -> list[str]:
 
 
 def stale(record: Record, root: Path | None = None) -> list[str]:
-    """Names of the modules, notebook, profile and settings of the arm that have changed or gone since `record`.
+    """Names of the modules, notebook and profile that have changed or gone since `record`, and its arm if that has.
+
+    An arm has changed if it, or a default, now gives another value than the record was made with; what the caller had
+    passed counts for nothing.
 
     Args:
         record: from `load_record`.
@@ -153,12 +156,13 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
         known = parameters.schema(record.paper, root)
     except FileNotFoundError:
         return changed + [place] * bool(record.settings)
-    sets = known.arms.get(arm, {})  # schema 1 notes all of it as settings, schema 2 only what is no parameter
-    noted = record.values if record.schema_version == 2 else record.settings
-    expected = {name: value for name, value in sets.items() if name not in record.overrides}
-    same = {
-        name: noted[name] for name in expected if name in noted
-    } == expected and record.settings.keys() <= sets.keys()
+    if record.schema_version == 1:  # all that the arm set stood in `settings`
+        same = record.settings == known.arms.get(arm, {})
+    else:
+        same = record.settings == known.settings(arm) and (not known.arms or arm in known.arms)
+        if f"notebooks/profiles/{record.profile}/{record.paper}.yaml" not in changed:  # else it is named already
+            made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
+            same = same and not parameters.differing(record.paper, record.profile, arm, made_with, root)
     return changed + [f"{place} (arm {arm})"] * (not same)
 
 
