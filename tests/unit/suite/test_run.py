@@ -1,11 +1,9 @@
-"""A run from start to record, in a tiny repository of its own: parameters, folder, metrics, record, staleness."""
+"""A run from start to record, in a checkout of its own: whose values count, folder, metrics, figures, record, lock."""
 
 import errno
-import json
 import math
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,112 +15,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from tiny_paper import GOOD, PAPER, SCHEMA, content, measured, picture, recorded, start, with_arms
 
-from xai_utils.suite import claims, provenance
-from xai_utils.suite import run as experiment
+from xai_utils.metrics import statistics
+from xai_utils.metrics.statistics import Estimate
+from xai_utils.suite import claims
+from xai_utils.suite import run as suite_run
+from xai_utils.suite.parameters import PASSED
+from xai_utils.suite.record import DataSource, load_record
 
-PAPER = "01_id_cvae_morphing"
-SCHEMA = """
-profile: {type: str, choices: [quick, standard], help: "size of the run"}
-seed: {type: int, minimum: 0, maximum: 2147483647, help: "seed"}
-arm: {type: str, choices: [main, improved], help: "which experiment"}
-device: {type: str, choices: [auto, cpu, cuda, mps], help: "where"}
-learning_rate: {type: float, above: 0.0, maximum: 1.0, help: "step"}
-momentum: {type: float, minimum: 0, below: 1, help: "momentum"}
-patience: {type: int, minimum: 1, nullable: true, help: "epochs"}
-widths: {type: int, list: true, minimum: 1, help: "channels"}
-flip: {type: bool, help: "augment"}
-"""
-REPORTED = """
-papers:
-  01_id_cvae_morphing:
-    title: "t"
-    citation: "c"
-    values:
-      - {id: P1.1.accuracy, value: 98.13, unit: "%", place: "§4.2", n: 10000}
-      - {id: P1.2.a, value: 1, place: "§4"}
-      - {id: P1.2.b, value: 2.5, std: 0.5, place: "§4"}
-      - {id: P1.2.c, value: 3, unit: s, place: "§4"}
-      - {id: P1.2.d, value: 4, place: "§4"}
-    claims:
-      P1.1:
-        kind: value
-        statement: "The accuracy is high."
-        place: "§4.2"
-        rule:
-          arms: [main, improved]
-          comparable: {profile: [standard], flip: [true]}
-          conditions: [{metric: P1.1.accuracy, test: at_least, bound: 98.13}]
-      P1.2:
-        kind: relation
-        statement: "The right map is nearer."
-        place: "§4.2"
-        rule:
-          arms: [main, improved]
-          conditions: [{metric: P1.2.difference, test: above, bound: 0, use: low}]
-      P1.3:
-        kind: judgement
-        statement: "It pleases the people."
-        place: "§4.3"
-        rule: {never: not tested, because: "this needs people to look at it"}
-"""
-GOOD = {
-    "profile": "quick",
-    "seed": 3,
-    "arm": "main",
-    "device": "cpu",
-    "learning_rate": 0.001,
-    "momentum": 0.9,
-    "patience": None,
-    "widths": [8, 16],
-    "flip": True,
-}
-
-
-@pytest.fixture(autouse=True)
-def repository(tmp_path, monkeypatch):
-    root = tmp_path / "repository"
-    for name, text in {
-        f"notebooks/parameters/{PAPER}.yaml": SCHEMA,
-        f"notebooks/profiles/quick/{PAPER}.yaml": "learning_rate: 0.001",
-        f"notebooks/{PAPER}.ipynb": notebook("x = 1"),
-        "results/reported.yaml": REPORTED,
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    monkeypatch.setenv("XAI_ROOT", str(root))
-    monkeypatch.delenv("XAI_RESULTS", raising=False)
-    monkeypatch.setattr(experiment, "_active", None)
-    yield root
-    if experiment._active:
-        experiment._active._close("was ended by the test")
-    plt.close("all")
-
-
-def notebook(source):
-    cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": 1}
-    return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-
-
-def start(**changes):
-    return experiment.start(PAPER, GOOD | changes)
-
-
-def picture(height=1.0):
-    fig, ax = plt.subplots(figsize=(2, 2))
-    ax.plot([0, height])
-    return fig
-
-
-def measured(run, accuracy=97.5, low=0.1):
-    run.measure("P1.1.accuracy", accuracy, "%", n=1000)
-    run.measure("P1.2.difference", 0.2, low=low, high=0.3)
-    return run
-
-
-def content(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
+pytestmark = pytest.mark.usefixtures("repository")
 
 # --- parameters ------------------------------------------------------------------------------------------------
 
@@ -135,103 +37,31 @@ def test_start_takes_the_notebooks_globals(repository):
         **{"_": 5, "_i1": "x = 1", "__name__": "__main__", "In": ["x = 1"], "Out": {}, "exit": object()},
         **{"np": np, "start": start, "Path": Path, "table": {"a": 1}, "tensor": torch.zeros(1), "mixed": [1, {}]},
     }
-    run = experiment.start(PAPER, names)
+    run = suite_run.start(PAPER, names)
     assert dict(run.parameters) == {**GOOD, "widths": (8, 16), "learning_rate": 1.0}
     assert type(run.parameters["learning_rate"]) is float
     assert (run.paper, run.profile, run.arm, run.seed) == (PAPER, "quick", "main", 3)
     assert run.device == torch.device("cpu")
-    assert run.folder == repository / "results/quick" / PAPER / "main/seed_3"
+    assert run.folder == repository / "results/quick" / PAPER / "main+own/seed_3"
     with pytest.raises(TypeError):
         run.parameters["seed"] = 4
     assert repr(run) == f"Run({PAPER}, quick, main, seed 3, cpu)"
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("seed", 0.001, "seed = 0.001 (float): expected int, at least 0, at most 2147483647."),
-        ("seed", 1.0, "seed = 1.0 (float): expected int"),
-        ("seed", True, "seed = True (bool): expected int"),
-        ("seed", "1", "seed = '1' (str): expected int"),
-        ("seed", -1, "seed = -1 (int): expected int, at least 0"),
-        ("seed", 2**31, "at most 2147483647"),
-        ("seed", None, "seed = None (NoneType): expected int"),
-        ("seed", np.zeros(2), "(ndarray): expected int"),
-        ("learning_rate", "1e-4", "learning_rate = '1e-4' (str): expected float, above 0, at most 1. Change it. "
-         "(YAML reads 1e-4 as text: write 1.0e-4.)"),
-        ("learning_rate", "2.5E3", "write 2.5e+3"),
-        ("learning_rate", 0.0, "expected float, above 0"),
-        ("learning_rate", 1.0001, "at most 1."),
-        ("learning_rate", math.nan, "learning_rate = nan (float)"),
-        ("learning_rate", True, "learning_rate = True (bool)"),
-        ("momentum", 1.0, "momentum = 1.0 (float): expected float, at least 0, below 1."),
-        ("momentum", -0.1, "momentum = -0.1"),
-        ("patience", 0, "patience = 0 (int): expected int, at least 1 (or None)."),
-        ("profile", "fast", "profile = 'fast' (str): expected str, one of 'quick', 'standard'."),
-        ("flip", 1, "flip = 1 (int): expected bool."),
-        ("widths", 8, "widths = 8 (int): expected list of int, at least 1."),
-        ("widths", [8, 0], "widths = [8, 0] (list): expected list of int, at least 1."),
-        ("widths", (8, "16"), "expected list of int"),
-        ("learning_rat", 0.1, "learning_rat = 0.1 (float): no such parameter; the closest is 'learning_rate'."),
-        ("sede", [1, 2], "sede = [1, 2] (list): no such parameter; the closest is 'seed'."),
-        ("stray", None, "stray = None (NoneType): no such parameter"),
-    ],
-)  # fmt: skip
-def test_a_wrong_parameter_is_named_with_what_was_expected(repository, name, value, expected):
+def test_a_wrong_parameter_leaves_no_trace(repository):
     before = content(repository)
-    with pytest.raises(ValueError, match="1 wrong parameter") as caught:
-        start(**{name: value})
-    assert expected in str(caught.value)
-    assert f"notebooks/parameters/{PAPER}.yaml" in str(caught.value)
+    with pytest.raises(ValueError, match="2 wrong parameter"):
+        start(seed=-1, stray=None)
     assert content(repository) == before
     assert not (repository / "results/quick").exists()
-
-
-@pytest.mark.parametrize(("name", "value"), [("seed", 0), ("seed", 2**31 - 1), ("learning_rate", 1.0), ("momentum", 0)])
-def test_closed_bounds_are_allowed(name, value):
-    assert start(**{name: value}).parameters[name] == value
-
-
-def test_one_error_lists_every_problem():
-    names = GOOD | {"seed": True, "learning_rate": "1e-4", "epochs": 3, "widths": [0, 0, "x"]}
-    del names["flip"], names["profile"]
-    with pytest.raises(ValueError, match="6 wrong parameter") as caught:
-        experiment.start(PAPER, names)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 7
-    assert sorted(line.split()[0].rstrip(":") for line in lines[1:]) == [
-        *("epochs", "flip", "learning_rate", "profile", "seed", "widths"),
-    ]
-    assert "flip: missing; expected bool. Set it in the cell tagged parameters." in str(caught.value)
 
 
 def test_a_paper_without_a_schema(repository):
     (repository / "notebooks/parameters/05_lrp_bn.yaml").write_text(SCHEMA)
     with pytest.raises(FileNotFoundError, match=f"'06_x'.*Papers that have one: {PAPER}, 05_lrp_bn"):
-        experiment.start("06_x", GOOD)
+        suite_run.start("06_x", GOOD)
     with pytest.raises(ValueError, match=r"reported.yaml has no paper '05_lrp_bn'"):
-        experiment.start("05_lrp_bn", GOOD)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("seed: {type: int, help: h, minimun: 0}", "seed.minimun: Extra inputs are not permitted"),
-        ("seed: {type: integer, help: h}", "seed.type: Input should be 'str', 'int', 'float' or 'bool'"),
-        ("seed: {type: int}", "seed.help: Field required"),
-        ("seed: {type: float, help: h, choices: [1]}", "every choice must be of type float"),
-        ("seed: {type: str, help: h, minimum: 1}", "type str takes no minimum"),
-        ("seed: {type: int, help: h, minimum: '0'}", "seed.minimum: Input should be a valid number"),
-        ("seed: [", "is not valid YAML"),
-        ("", "is not valid"),
-        ("seed: {type: int, help: h}", "lacks profile"),
-    ],
-)
-def test_the_schema_itself_is_checked(repository, text, message):
-    (repository / f"notebooks/parameters/{PAPER}.yaml").write_text(text)
-    with pytest.raises(ValueError, match=f"{PAPER}.yaml") as caught:
-        start()
-    assert message in str(caught.value)
+        suite_run.start("05_lrp_bn", GOOD)
 
 
 def test_arm_and_device_have_defaults_and_a_folder_name_is_checked(repository):
@@ -239,29 +69,29 @@ def test_arm_and_device_have_defaults_and_a_folder_name_is_checked(repository):
     lines = [line for line in SCHEMA.splitlines() if not line.startswith(("arm", "device"))]
     path.write_text("\n".join(lines))
     names = {k: v for k, v in GOOD.items() if k not in ("arm", "device")}
-    run = experiment.start(PAPER, names)
+    run = suite_run.start(PAPER, names)
     assert run.arm == "main"
     assert run.folder.parts[-2:] == ("main", "seed_3")
-    path.write_text("\n".join([*lines, "arm: {type: str, help: h}"]))
+    path.write_text("\n".join([*lines, "arm: {type: str, default: main, help: h}"]))
     for bad in ("../up", "", "a/b", ".."):
         with pytest.raises(ValueError, match="becomes a folder's name"):
-            experiment.start(PAPER, {**names, "arm": bad})
+            suite_run.start(PAPER, {**names, "arm": bad})
 
 
 def test_device(monkeypatch):
     for cuda, mps, auto in ((False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        assert experiment._device("auto").type == auto
-        assert experiment._device("cpu").type == "cpu"
+        assert suite_run._device("auto").type == auto
+        assert suite_run._device("cpu").type == "cpu"
         for name, present in (("cuda", cuda), ("mps", mps)):
             if present:
-                assert experiment._device(name).type == name
+                assert suite_run._device(name).type == name
             else:
                 with pytest.raises(RuntimeError, match=f"device = '{name}'.*Set device to 'auto' or 'cpu'"):
-                    experiment._device(name)
+                    suite_run._device(name)
     with pytest.raises(ValueError, match="expected auto, cpu, cuda or mps"):
-        experiment._device("tpu")
+        suite_run._device("tpu")
 
 
 def test_start_seeds_everything_and_leaves_threads_alone():
@@ -281,28 +111,52 @@ def test_start_seeds_everything_and_leaves_threads_alone():
 def test_measure_returns_the_number_as_a_float():
     run = start()
     assert run.measure("P1.1.a", 3) == 3.0
-    assert run.measure("P1.1.b", np.float32(0.5), low=np.float64(0.1), n=np.int64(4)) == 0.5
-    assert run.measure("P1.1.c", torch.tensor([2.5]), high=torch.tensor(3)) == 2.5
+    assert type(run.measure("P1.1.aa", 3)) is float
+    assert run.measure("P1.1.b", np.float32(0.5), n=np.int64(4)) == 0.5
+    assert run.measure("P1.1.c", torch.tensor([2.5]), "px") == 2.5
     assert math.isnan(run.measure("P1.1.d", None, note="not defined because no image is wrong"))
-    assert run._metrics["P1.1.b"] == experiment.Metric(value=0.5, low=0.1, n=4)
-    assert run._metrics["P1.1.d"].value is None
+    assert run._metrics["P1.1.b"] == Estimate(0.5, 4)
+    assert run._metrics["P1.1.c"] == Estimate(2.5, unit="px")
+    assert run._metrics["P1.1.d"] == Estimate(None, note="not defined because no image is wrong")
+
+
+def test_measure_takes_an_estimate_and_completes_it():
+    run, found = start(), Estimate(0.5, 4, 0.25, 0.75, "%", "rough")
+    assert run.measure("P1.1.a", found) == 0.5
+    assert run._metrics["P1.1.a"] == found
+    run.measure("P1.1.b", found, "px", 0, "better")
+    assert run._metrics["P1.1.b"] == Estimate(0.5, 0, 0.25, 0.75, "px", "better")
+    assert math.isnan(run.measure("P1.1.c", Estimate(None, 2, note="too few"), "%"))
+    assert run._metrics["P1.1.c"] == Estimate(None, 2, unit="%", note="too few")
+
+
+def test_a_test_s_result_is_recorded_as_the_estimate_that_it_is(recwarn):
+    run = measured(start())
+    found = statistics.paired_t([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    run.measure("P1.4.gain", found)
+    run.measure("P1.4.same", statistics.equivalence([98.1, 98.2, 98.3], 98.13, None, None, margin=0.3), "%")
+    run.record()
+    kept = load_record(run.folder).metrics
+    assert kept["P1.4.gain"] == Estimate(found.value, 3, found.low, found.high)
+    assert kept["P1.4.same"].unit == "%"
+    assert [str(warning.message) for warning in recwarn if "ydantic" in str(warning.message)] == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("P1.1.a", math.nan), ValueError, "P1.1.a, value = nan: not finite"),
-        (("P1.1.a", 1.0, "", None, -math.inf), ValueError, "P1.1.a, low = -inf"),
-        (("P1.1.a", 1.0, "", None, 0.9, 0.8), ValueError, "low must not exceed high"),
-        (("P1.1.a", None), ValueError, "needs a note"),
-        (("P1.1.a", None, "", None, 0.1, 0.2, "note"), ValueError, "has no interval"),
-        (("P1.1.a", "3"), TypeError, r"P1.1.a, value = '3' \(str\): expected one number"),
+        (("P1.1.a", math.nan), ValueError, "P1.1.a: value = nan: not finite"),
+        (("P1.1.a", None), ValueError, "P1.1.a: .*needs a note"),
+        (("P1.1.a", Estimate(0.5), "", 2.5), ValueError, "P1.1.a: n = 2.5"),
+        (("P1.1.a", Estimate(0.5), 3), TypeError, "P1.1.a: unit = 3, note = '': expected text"),
+        (("P1.1.a", "3"), TypeError, r"P1.1.a: value = '3' \(str\): expected one number"),
+        (("P1.1.a", {"value": 3.0}), TypeError, "P1.1.a: value = {'value': 3.0}"),
         (("P1.1.a", True), TypeError, "expected one number"),
         (("P1.1.a", np.bool_(True)), TypeError, "expected one number"),
         (("P1.1.a", np.ones(2)), TypeError, "expected one number"),
         (("P1.1.a", torch.ones(2)), TypeError, "expected one number"),
-        (("P1.1.a", 1.0, "", -1), ValueError, "metric P1.1.a is not valid"),
-        (("P1.1.a", 1.0, "", 2.5), ValueError, "metric P1.1.a is not valid"),
+        (("P1.1.a", 1.0, "", -1), ValueError, "P1.1.a: n = -1: expected how many cases"),
+        (("P1.1.a", 1.0, "", 2.5), ValueError, "P1.1.a: n = 2.5"),
         (("accuracy", 1.0), ValueError, "metric 'accuracy': expected a name such as 'P1.1.accuracy'"),
         (("P1.1.taken", 1.0), ValueError, "metric 'P1.1.taken' was given before"),
     ],
@@ -313,6 +167,20 @@ def test_measure_refuses(arguments, error, message):
     with pytest.raises(error, match=message):
         run.measure(*arguments)
     assert list(run._metrics) == ["P1.1.taken"]
+
+
+def test_the_table_of_what_was_measured_so_far():
+    run = measured(start())
+    run.measure("P1.4.none", None, note="no image is wrong")
+    table = run.table()
+    assert list(table.columns) == ["value", "low", "high", "n"]
+    assert table.index.name == "metric"
+    assert list(table.index) == ["P1.1.accuracy", "P1.2.difference", "P1.4.none"]
+    assert table.loc["P1.1.accuracy", ["value", "n"]].tolist() == [97.5, 1000]
+    assert table.loc["P1.2.difference", ["value", "low", "high"]].tolist() == [0.2, 0.1, 0.3]
+    assert table.loc["P1.4.none"].isna().all()
+    assert list(run.table("P1.2.", "P1.4.n").index) == ["P1.2.difference", "P1.4.none"]
+    assert list(start().table().columns) == ["value", "low", "high", "n"]
 
 
 def test_uses_checks_a_data_sets_provenance():
@@ -340,7 +208,7 @@ def test_pictures_that_may_not_be_republished_are_greyed_and_maps_stay():
     assert np.array_equal(shown.axes[0].images[0].get_array(), one)
     run.figure("two", drawn(two, heat))
     assert run._figures["one"] != run._figures["two"]
-    for name in experiment.UNPUBLISHED:
+    for name in suite_run.UNPUBLISHED:
         run = start()
         run.uses({"name": name, "sha256": "", "variant": "prepared"})
         kept = [run.figure(f"f{i}", drawn(picture, heat)) for i, picture in enumerate((one, two, rgb))]
@@ -387,30 +255,23 @@ def test_arrays_refuse_objects():
 # --- recording -----------------------------------------------------------------------------------------------------
 
 
-def recorded(**changes):
-    run = measured(start(**changes))
-    run.uses({"name": "digits", "sha256": "ab", "variant": "embedded"})
-    run.figure("fig1", picture())
-    run.arrays("curve", x=np.arange(3.0), t=torch.ones(2, requires_grad=True), names=np.array(["a", "b"]))
-    run.checkpoint("model").write_bytes(b"weights")
-    return run, run.record()
-
-
 def test_a_record_holds_everything(repository):
     run, _ = recorded()
     assert sorted(content(run.folder)) == ["curve.npz", "fig1.png", "record.json"]
     assert sorted(p.name for p in run.folder.parent.iterdir()) == ["seed_3"]  # nothing temporary is left
-    record = experiment.load_record(run.folder)
-    assert record == experiment.load_record(run.folder / "record.json")
+    record = load_record(run.folder)
+    assert record == load_record(run.folder / "record.json")
     assert (record.schema_version, record.paper, record.profile, record.arm, record.seed) == (
-        1,
+        2,
         PAPER,
         "quick",
         "main",
         3,
     )
-    assert record.parameters == GOOD
-    assert record.metrics["P1.1.accuracy"] == experiment.Metric(value=97.5, unit="%", n=1000)
+    assert record.parameters == record.values == GOOD
+    assert (record.overrides, record.settings) == ([], {})
+    assert record.metrics["P1.1.accuracy"] == Estimate(97.5, 1000, unit="%")
+    assert record.metrics["P1.2.difference"] == Estimate(0.2, low=0.1, high=0.3)
     assert record.claims == claims.evaluate(
         claims.load(), PAPER, record.metrics, {**GOOD, "profile": "quick", "arm": "main", "dataset": "digits"}
     )
@@ -424,7 +285,7 @@ def test_a_record_holds_everything(repository):
     assert made.dirty is None
     assert made.threads == torch.get_num_threads()
     assert made.device == "cpu"
-    assert made.data == [experiment.DataSource(name="digits", sha256="ab", variant="embedded")]
+    assert made.data == [DataSource(name="digits", sha256="ab", variant="embedded")]
     assert made.seconds >= 0
     assert made.started.endswith("+00:00")
     assert {f"notebooks/{PAPER}.ipynb", "xai_utils/seeds.py"} < set(made.modules)
@@ -461,7 +322,7 @@ def test_a_missing_metric_stops_before_anything_is_written():
     with pytest.raises(claims.MissingMetric, match=r"P1\.2\.difference"):
         run.record()
     assert content(run.folder) == before
-    run.measure("P1.2.difference", 1.0, low=0.5)  # the run is still open
+    run.measure("P1.2.difference", Estimate(1.0, low=0.5))  # the run is still open
     assert run.record().verdict[1] == "reproduced"
 
 
@@ -476,7 +337,7 @@ def test_a_recorded_run_is_closed():
         lambda: run.checkpoint("x"),
         lambda: run.uses({}),
     ):
-        with pytest.raises(RuntimeError, match=r"this run has been recorded. Begin a new one with experiment.start"):
+        with pytest.raises(RuntimeError, match=r"this run has been recorded. Begin a new one with suite.start"):
             action()
     assert content(run.folder) == before
 
@@ -488,7 +349,7 @@ def test_a_new_record_replaces_the_files_of_the_old_one():
     run.figure("other", picture(3.0))
     run.record()
     assert sorted(content(run.folder)) == ["executed.ipynb", "other.png", "record.json"]
-    assert experiment.load_record(run.folder).metrics["P1.1.accuracy"].value == 50.0
+    assert load_record(run.folder).metrics["P1.1.accuracy"].value == 50.0
 
 
 def test_at_no_instant_does_a_record_stand_beside_files_that_are_not_its_own(monkeypatch):
@@ -560,7 +421,7 @@ def test_a_full_disk_leaves_the_old_record_and_the_run_can_record_again(monkeypa
     assert content(run.folder) == {**before, ".lock": b"", "checkpoints/model.pt": b"weights"}
     assert sorted(p.name for p in run.folder.parent.iterdir()) == ["seed_3"]
     run.record()
-    assert experiment.load_record(run.folder).metrics["P1.1.accuracy"].value == 50.0
+    assert load_record(run.folder).metrics["P1.1.accuracy"].value == 50.0
 
 
 def test_too_large_a_run_is_refused_before_anything_moves():
@@ -600,15 +461,6 @@ def test_a_results_folder_that_is_a_file(repository, tmp_path, monkeypatch, plac
     assert content(tmp_path) == before
 
 
-def test_xai_results_moves_the_results(repository, tmp_path, monkeypatch):
-    monkeypatch.setenv("XAI_RESULTS", str(tmp_path / "elsewhere"))
-    run, _ = recorded()
-    assert run.folder == tmp_path / "elsewhere/quick" / PAPER / "main/seed_3"
-    assert not (repository / "results/quick").exists()
-    monkeypatch.setenv("XAI_RESULTS", "out")  # counts from the repository, wherever the notebook runs
-    assert experiment.results_root() == repository / "out"
-
-
 # --- one run at a time ---------------------------------------------------------------------------------------------
 
 
@@ -625,7 +477,7 @@ def test_a_second_run_into_the_folder_is_refused_and_writes_nothing():
 
 def test_a_run_of_a_batch_waits_for_one_that_was_left_behind(monkeypatch, capfd):
     folder = measured(start()).folder
-    experiment._active._close("was ended by the test")
+    suite_run._active._close("was ended by the test")
     code = "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
     command = [sys.executable, "-c", code + "time.sleep(1)", str(folder / ".lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -638,7 +490,7 @@ def test_a_run_of_a_batch_waits_for_one_that_was_left_behind(monkeypatch, capfd)
 
 def test_what_killed_runs_left_does_not_count_as_the_records_size(monkeypatch):
     run = measured(start())
-    monkeypatch.setattr(experiment, "SIZE_LIMIT", 40_000)
+    monkeypatch.setattr(suite_run, "SIZE_LIMIT", 40_000)
     for name in ("notebook.running-node-7.ipynb", "notebook.failed.ipynb"):
         (run.folder / name).write_bytes(bytes(50_000))
     run.record()
@@ -669,7 +521,7 @@ def test_wrong_parameters_leave_the_open_run_alone():
 
 def test_a_killed_process_leaves_no_stale_lock_and_its_leftovers_go():
     folder = measured(start()).folder
-    experiment._active._close("was ended by the test")
+    suite_run._active._close("was ended by the test")
     code = "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
     command = [sys.executable, "-c", code + "time.sleep(60)", str(folder / ".lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -690,113 +542,101 @@ def test_a_killed_process_leaves_no_stale_lock_and_its_leftovers_go():
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def test_load_record_refuses_what_is_no_whole_record(tmp_path):
-    run, _ = recorded()
-    text = (run.folder / "record.json").read_text()
-    path = tmp_path / "record.json"
-    with pytest.raises(FileNotFoundError, match=r"no record at .*record.json"):
-        experiment.load_record(tmp_path)
-    data = json.loads(text)
-    for bad, message in (
-        (text[: len(text) // 2], "is not a whole record"),
-        ("", "is not a whole record"),
-        (text.replace("97.5", "NaN"), "is not a whole record"),
-        (json.dumps(data | {"schema_version": 2}), "has schema version 2, expected 1"),
-        ("[]", "has schema version None"),
-        (json.dumps(data | {"mood": "good"}), "mood: Extra inputs are not permitted"),
-        (json.dumps({k: v for k, v in data.items() if k != "claims"}), "claims: Field required"),
-        (json.dumps(data | {"seed": "3"}), "seed: Input should be a valid integer"),
-        (text.replace('"not comparable"', '"surely"'), "verdict: Input should be"),
-    ):
-        path.write_text(bad)
-        with pytest.raises(ValueError, match=r"record\.json") as caught:
-            experiment.load_record(path)
-        assert message in str(caught.value)
+# --- arms, and whose value counts ------------------------------------------------------------------------------------
 
 
-def test_two_runs_with_one_seed_give_equal_records():
-    records = []
-    for seed in (3, 3, 4):
-        run = start(seed=seed)
-        run.measure("P1.1.accuracy", torch.rand(1) * 100, "%")
-        run.measure("P1.2.difference", np.random.rand(), low=0.0)
-        run.figure("fig1", picture())
-        run.record()
-        records.append(experiment.load_record(run.folder))
-    first, second, third = records
-    assert experiment.same_result(first, second) == []
-    other = first.provenance.model_copy(update={"seconds": 9e9, "commit": "other"})
-    assert experiment.same_result(first, first.model_copy(update={"provenance": other})) == []
-    found = experiment.same_result(first, third)
-    assert "seed: 3 against 4" in found
-    assert any(line.startswith("metrics.P1.1.accuracy.value: ") for line in found)
-    more = first.model_copy(update={"metrics": first.metrics | {"P1.9.x": experiment.Metric(value=1.0)}})
-    (line,) = experiment.same_result(first, more)
-    assert line.startswith("metrics.P1.9.x: 'absent' against")
-
-
-def test_stale_names_what_changed(repository):
-    run, _ = recorded()
-    record = experiment.load_record(run.folder)
-    assert experiment.stale(record) == []
-    (repository / f"notebooks/{PAPER}.ipynb").write_text(notebook("x = 1  # a comment"))
-    (repository / f"notebooks/profiles/quick/{PAPER}.yaml").write_text("# a comment\nlearning_rate: 0.001\n")
-    assert experiment.stale(record) == []
-    (repository / f"notebooks/{PAPER}.ipynb").write_text(notebook("x = 2"))
-    (repository / f"notebooks/profiles/quick/{PAPER}.yaml").unlink()
-    changed = [f"notebooks/{PAPER}.ipynb", f"notebooks/profiles/quick/{PAPER}.yaml"]
-    assert experiment.stale(record) == changed
-    # against another checkout: everything there counts, the package too
-    shutil.copytree(provenance.SOURCES / "xai_utils", repository / "xai_utils")
-    assert experiment.stale(record, repository) == changed
-    with (repository / "xai_utils/seeds.py").open("a") as stream:
-        stream.write("\nMORE = 1\n")
-    with (repository / "xai_utils/suite/run.py").open("a") as stream:
-        stream.write("\nMORE = 1\n")
-    assert experiment.stale(record, repository) == [*changed, "xai_utils/seeds.py"]
-
-
-def test_a_record_holds_the_code_as_it_was_at_the_start(repository):
-    run = measured(start())
-    (repository / f"notebooks/{PAPER}.ipynb").write_text(notebook("x = 2"))  # saved while it runs
-    run.record()
-    assert experiment.stale(experiment.load_record(run.folder)) == [f"notebooks/{PAPER}.ipynb"]
-
-
-def test_the_published_fields_are_closed():
-    with pytest.raises(ValueError, match="Extra inputs"):
-        experiment.Metric(value=1.0, colour="red")
-    for bad in (math.nan, math.inf, "1"):
-        with pytest.raises(ValueError, match="value"):
-            experiment.Metric(value=bad)
-
-
-# arms: an entry of the parameter file that makes `arm` a parameter, and the settings of each ------------------------
-
-ARMS = """
-arms:
-  main: {contrast: 0.0}
-  improved: {contrast: 10.0, shift: 1, widths: [8, 16], schedule: null}
-"""
-
-
-def with_arms(repository, text=ARMS):
-    lines = [line for line in SCHEMA.splitlines() if not line.startswith("arm:")]
-    (repository / f"notebooks/parameters/{PAPER}.yaml").write_text(text + "\n".join(lines))
-
-
-def test_the_settings_of_an_arm_reach_the_run_and_its_record(repository):
+def test_what_an_arm_sets_reaches_the_run_and_its_record(repository):
     with_arms(repository)
     run = measured(start(arm="improved"))
-    assert dict(run.settings) == {"contrast": 10.0, "shift": 1, "widths": [8, 16], "schedule": None}
+    assert dict(run.settings) == {"contrast": 10.0, "shift": 1, "schedule": None}
+    assert (run.parameters["widths"], run.parameters["momentum"]) == ((4, 2), 0.0)
+    assert type(run.parameters["momentum"]) is float
+    assert run.overrides == ()
     assert run.parameters["arm"] == run.arm == run.folder.parent.name == "improved"
-    with pytest.raises(TypeError):
-        run.settings["contrast"] = 1.0
+    for mapping in (run.settings, run.replaced):
+        with pytest.raises(TypeError):
+            mapping["contrast"] = 1.0
     run.record()
-    assert experiment.load_record(run.folder).settings == dict(run.settings)
+    record = load_record(run.folder)
+    assert record.settings == dict(run.settings)
+    assert record.parameters == GOOD | {"arm": "improved", "widths": [4, 2], "momentum": 0.0}
     main = measured(start())
     main.record()
-    assert experiment.load_record(main.folder).settings == {"contrast": 0.0}
+    assert load_record(main.folder).settings == {"contrast": 0.0}
+    assert load_record(main.folder).parameters == GOOD
+
+
+def test_start_prints_what_it_replaces_and_writes_it_back(repository, monkeypatch, capsys):
+    with_arms(repository)
+    monkeypatch.setenv(PASSED, "")
+    names = GOOD | {"arm": "improved", "learning_rate": 0.5, "patience": 7, "table": [{}]}
+    before = dict(names)
+    run = suite_run.start(PAPER, names)
+    assert names == before | {"learning_rate": 0.001, "patience": None, "widths": (4, 2), "momentum": 0.0}
+    assert {name: run.parameters[name] for name in run.parameters} == {n: names[n] for n in run.parameters}
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "arm improved sets momentum = 0.0 (it was 0.9)",
+        "arm improved sets widths = (4, 2) (it was (8, 16))",
+        "default sets patience = None (it was 7)",
+        "profile quick sets learning_rate = 0.001 (it was 0.5)",
+    ]
+
+
+def test_start_takes_names_that_cannot_be_changed(repository, capsys):
+    with_arms(repository)
+    names = types.MappingProxyType(GOOD | {"arm": "improved"})
+    assert suite_run.start(PAPER, names).parameters["widths"] == (4, 2)
+    assert names["widths"] == [8, 16]
+    assert "arm improved sets widths" in capsys.readouterr().out
+
+
+def test_a_plain_run_prints_nothing(capsys):
+    names = dict(GOOD)
+    run = suite_run.start(PAPER, names)
+    assert (run.overrides, dict(run.replaced), names) == ((), {}, GOOD)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_with_own_values_never_replaces_the_arms_record(repository, monkeypatch, capsys):
+    with_arms(repository)
+    arms_own = measured(start(arm="improved"), accuracy=99.0)
+    arms_own.record()
+    before = content(arms_own.folder)
+    capsys.readouterr()
+    monkeypatch.setenv(PASSED, "widths flip seed")
+    names = GOOD | {"arm": "improved", "widths": [3], "flip": False}
+    run = measured(suite_run.start(PAPER, names))
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "arm improved sets momentum = 0.0 (it was 0.9)",
+        "flip = False, widths = (3,): not what profile quick and arm improved say, so this run is filed under "
+        "improved+own",
+    ]
+    assert names["widths"] == [3]  # what was passed stays as it was given
+    assert (run.arm, run.overrides) == ("improved", ("flip", "widths"))
+    assert run.folder == arms_own.folder.parents[1] / "improved+own/seed_3"
+    assert run.record().verdict[0] == "not comparable"
+    record = load_record(run.folder)
+    assert (record.arm, record.overrides) == ("improved+own", ["flip", "widths"])
+    assert record.parameters == GOOD | {"arm": "improved", "widths": [3], "flip": False, "momentum": 0.0}
+    assert record.settings == dict(run.settings)
+    assert record.subject == {**record.parameters, "dataset": "", "arm": "improved"}
+    assert content(arms_own.folder) == before
+    assert load_record(arms_own.folder).arm == "improved"
+
+
+def test_a_passed_value_that_is_the_arms_own_overrides_nothing(repository, monkeypatch):
+    with_arms(repository)
+    monkeypatch.setenv(PASSED, "widths learning_rate")
+    run = start(arm="improved", widths=[4, 2])
+    assert (run.overrides, run.folder.parent.name) == ((), "improved")
+    assert run.parameters["widths"] == (4, 2)
+
+
+def test_the_claims_of_a_run_with_own_values_are_those_of_its_arm(repository):
+    with_arms(repository)
+    verdicts = measured(start(profile="standard", arm="improved", widths=[3]), accuracy=99.0).record().verdict
+    assert verdicts.tolist() == ["reproduced", "reproduced", "not tested"]
 
 
 def test_an_unknown_arm_is_refused_with_those_there_are(repository):
@@ -804,7 +644,9 @@ def test_an_unknown_arm_is_refused_with_those_there_are(repository):
     with pytest.raises(ValueError, match=r"arm = 'best' \(str\): expected str, one of 'main', 'improved'\."):
         start(arm="best")
     with pytest.raises(ValueError, match=r"arm: missing; expected str, one of 'main', 'improved'"):
-        experiment.start(PAPER, {name: value for name, value in GOOD.items() if name != "arm"})
+        suite_run.start(PAPER, {name: value for name, value in GOOD.items() if name != "arm"})
+    with pytest.raises(ValueError, match=r"arm = 'main\+own'"):
+        start(arm="main+own")
     assert not (repository / "results/quick").exists()
 
 
@@ -812,28 +654,15 @@ def test_without_arms_a_run_has_no_settings():
     run = measured(start())
     assert dict(run.settings) == {}
     run.record()
-    assert experiment.load_record(run.folder).settings == {}
+    assert load_record(run.folder).settings == {}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("arms: [main, improved]\n", r"arms of .*\.yaml is not valid; correct it:\n.*valid dictionary"),
-        ("arms:\n", r"arms of .*\.yaml is not valid; correct it:\n.*valid dictionary"),
-        ("arms: {main: 0.5}\n", r"main: Input should be a valid dictionary \(got 0.5\)"),
-        ("arms: {main: {contrast: {a: 1}}}\n", r"main\.contrast"),
-        ("arms: {}\n", r"arm\.choices: List should have at least 1 item"),
-    ],
-)
-def test_arms_that_are_no_mapping_of_settings(repository, text, message):
-    with_arms(repository, text)
-    with pytest.raises(ValueError, match=message):
-        start()
+# --- versions -----------------------------------------------------------------------------------------------------
 
 
 def test_versions_are_those_a_record_names():
-    shown = experiment.versions()
-    record = experiment.load_record(recorded()[0].folder)
+    shown = suite_run.versions()
+    record = load_record(recorded()[0].folder)
     assert shown.to_dict() == {"python": record.provenance.python, **record.provenance.packages}
     assert shown["python"] == ".".join(map(str, sys.version_info[:3]))
     assert shown["torch"].split("+")[0] == torch.__version__.split("+")[0]
