@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from xai_utils.suite import run as experiment
+from xai_utils.suite import parameters
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -169,8 +169,7 @@ def defaults(stem):
 
 
 def check_parameters(stem, values):
-    schema, _ = experiment._schema(ROOT, stem)
-    experiment._validated(stem, schema, values)  # names, types and ranges, as experiment.start sees them
+    parameters.validate(stem, values)  # names, types and ranges, as suite.start sees them
 
 
 def test_defaults_are_the_quick_profile():

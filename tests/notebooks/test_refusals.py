@@ -4,15 +4,14 @@ import pytest
 from runs import PAPERS, ROOT, files
 from test_guards import defaults
 
-from xai_utils import data
+from xai_utils import data, suite
 from xai_utils.papers import p3_gradcam_defects, p4_cam_consistency
-from xai_utils.suite import run as experiment
 
 
 def test_an_unknown_arm_and_a_seed_that_is_no_number(tmp_path, monkeypatch):
     monkeypatch.setenv("XAI_RESULTS", str(tmp_path))
     with pytest.raises(ValueError, match="2 wrong parameter") as refusal:
-        experiment.start(PAPERS[0], defaults(PAPERS[0]) | {"arm": "best", "seed": 0.5})
+        suite.start(PAPERS[0], defaults(PAPERS[0]) | {"arm": "best", "seed": 0.5})
     assert "arm = 'best' (str): expected str, one of 'main', 'improved'." in str(refusal.value)
     assert "seed = 0.5 (float): expected int" in str(refusal.value)
     assert files(tmp_path) == []

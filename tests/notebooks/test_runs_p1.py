@@ -11,8 +11,9 @@ from PIL import Image
 from runs import PAPERS, ROOT, failed_cell, files, given, notebooks_run, refused, seed_folder
 from test_guards import clean_metadata, executed_in_order, no_error_and_no_stderr, no_machine_path, valid
 
+from xai_utils import suite
 from xai_utils.data import store
-from xai_utils.suite import run as experiment
+from xai_utils.suite.record import same_result
 
 PAPER = PAPERS[0]
 SMALL = given(epochs=2, classifier_epochs=1, limit=400, morph_steps=3)
@@ -49,7 +50,7 @@ def logged(two_runs, kind):
 
 def test_two_runs_with_one_seed_are_equal(two_runs):
     a, b = (seed_folder(two_runs[0] / name) for name in "ab")
-    assert experiment.same_result(experiment.load_record(a), experiment.load_record(b)) == []
+    assert same_result(suite.load_record(a), suite.load_record(b)) == []
     pictures = [name for name in files(a) if name.endswith((".png", ".npz"))]
     assert [name for name in pictures if (a / name).read_bytes() != (b / name).read_bytes()] == []
 
@@ -77,7 +78,7 @@ def test_a_run_folder_holds_the_record_its_files_and_the_notebook(two_runs):
         assert sorted(path.name for path in folder.iterdir()) == sorted(expected)  # no checkpoints, no lock
         assert files(results) == sorted(str(folder.relative_to(results) / file) for file in expected)
         assert sum(path.stat().st_size for path in folder.iterdir()) <= 3_000_000
-        record = experiment.load_record(folder)
+        record = suite.load_record(folder)
         assert (sorted(record.figures), record.arrays) == (FIGURES, ["misclassified"])
         assert (record.parameters["epochs"], record.parameters["limit"]) == (2, 400)
         assert [source.name for source in record.provenance.data] == ["digits"]

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from runs import PAPERS, ROOT, given, notebooks_run, seed_folder
 
+from xai_utils import suite
 from xai_utils.data import store
 from xai_utils.suite import claims
-from xai_utils.suite import run as experiment
 
 # a few steps at the standard profile, for each notebook and each of its arms: on which data set (None: generated), what
 # the record calls it, and the parameters that make it short
@@ -71,7 +71,7 @@ def test_a_few_steps_on_real_data(home, tmp_path, paper, arm):
     done = notebooks_run(home, tmp_path, paper, "standard", arm, 0, *given(**real["few"]), **data)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = seed_folder(tmp_path, "standard", arm, paper=paper)
-    record = experiment.load_record(folder)
+    record = suite.load_record(folder)
     assert (record.paper, record.profile, record.arm, record.seed) == (paper, "standard", arm, 0)
     assert [source.name for source in record.provenance.data] == real["sources"]
     variant = store.locate(name)[1]["variant"] if name else "embedded"

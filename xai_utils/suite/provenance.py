@@ -25,8 +25,9 @@ SOURCES = Path(xai_utils.__file__).parent.parent  # names of modules in a record
 # They write numbers down, they do not make them: editing them leaves a record fresh.
 WRITERS = frozenset(
     f"xai_utils/suite/{n}.py"
-    for n in ("run", "record", "strict", "passed", "provenance", "claims", "over_seeds", "report", "readme")
+    for n in ("run", "record", "strict", "passed", "provenance", "claims", "over_seeds", "report", "readme", "batch")
 )
+WRITERS |= {"xai_utils/plot.py", "xai_utils/progress.py"}
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas", "pillow", "matplotlib")
 PACKAGES += ("captum", "lime", "shap")
 

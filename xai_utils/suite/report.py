@@ -74,7 +74,7 @@ def load(results: Folder = None, profile: str | None = None) -> list[Record]:
 def run_table(record: Record) -> pd.DataFrame:
     """One run: a row per claim with the paper's numbers, the run's, the verdict, and its evidence."""
     paper = claims.load().papers[record.paper]
-    metrics = {name: metric.model_dump() | {"std": None} for name, metric in record.metrics.items()}
+    metrics = {name: OverSeeds(**vars(metric)) for name, metric in record.metrics.items()}
     rows = {}
     for claim, entry in paper.judged.items():
         if verdict := record.claims.get(claim):
@@ -234,7 +234,7 @@ def diff(a: str | Path, b: str | Path, rel: float = 1e-6, absolute: float = 1e-9
         verdicts = [{name: verdict.verdict for name, verdict in r.claims.items()} for r in (one, two)]
         rows += [(label, "verdict", *row) for row in _changes(*verdicts)]
         for name in sorted({*one.metrics, *two.metrics}):
-            found = [r.metrics[name].model_dump() if name in r.metrics else {} for r in (one, two)]
+            found = [vars(r.metrics[name]) if name in r.metrics else {} for r in (one, two)]
             for field in ("value", "low", "high", "n", "unit"):
                 x, y = (side.get(field) if side else "missing" for side in found)
                 near = (

@@ -4,8 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+from xai_utils.metrics import Estimate
 from xai_utils.suite import claims
-from xai_utils.suite import run as experiment
+from xai_utils.suite import parameters as parameters_of
 
 PAPER = "01_id_cvae_morphing"
 GOOD = {
@@ -41,12 +42,13 @@ def write(root, seed=0, profile="standard", arm="main", dataset="mnist", results
     metrics = {name: dict(zip(("value", "low", "high", "unit"), entry)) for name, entry in GOOD.items()}
     for name, value in change.items():
         metrics[{"accuracy": "P1.1.accuracy", "odd": "P1.4.odd_share"}[name]]["value"] = value
-    verdicts = claims.evaluate(claims.load(), PAPER, metrics, parameters)
+    estimates = {name: Estimate(**entry) for name, entry in metrics.items()}
+    verdicts = claims.evaluate(claims.load(), PAPER, estimates, parameters)
     hardware = {"cpu": "c", "cores": 2, "memory_gib": 8.0, "gpu": None}
     data = {
         "schema_version": 1, "paper": PAPER, "profile": profile, "arm": arm, "seed": seed, "parameters": parameters,
         "metrics": {name: {"n": None, "note": ""} | entry for name, entry in metrics.items()},
-        "settings": experiment._schema(Path(root), PAPER)[1].get(arm, {}),
+        "settings": parameters_of.schema(PAPER, Path(root)).arms.get(arm, {}),
         "claims": {name: verdict.model_dump(mode="json") for name, verdict in verdicts.items()},
         "figures": [], "arrays": [],
         "provenance": {

@@ -32,7 +32,7 @@ def judge(tmp_path, rule, metrics, kind="relation", **parameters):
 
 
 def number(value, low=None, high=None):
-    return {"value": value, "low": low, "high": high, "n": 3}
+    return SimpleNamespace(value=value, low=low, high=high, n=3)
 
 
 # ---- verdicts ------------------------------------------------------------------------------------------------
@@ -40,13 +40,13 @@ def number(value, low=None, high=None):
 
 def slow_holds(condition, metrics):
     """One condition, spelled out: True, False, or None where it is not defined."""
-    x = metrics[condition["metric"]]["value"]
+    x = metrics[condition["metric"]].value
     if "use" in condition and condition["use"] == "low":
-        x = metrics[condition["metric"]]["low"]
+        x = metrics[condition["metric"]].low
     if "use" in condition and condition["use"] == "high":
-        x = metrics[condition["metric"]]["high"]
+        x = metrics[condition["metric"]].high
     if "other" in condition:
-        y = metrics[condition["other"]]["value"]
+        y = metrics[condition["other"]].value
         if y is not None and "margin" in condition:
             y = y + condition["margin"]
     else:
@@ -73,7 +73,7 @@ def slow_verdict(rule, kind, metrics, parameters):
     if arm not in arms:
         return "not tested"
     for need in rule.get("needs", []):
-        count = metrics[need["metric"]]["value"]
+        count = metrics[need["metric"]].value
         if count is None:
             return "not tested"
         if count < need["at_least"]:
@@ -143,7 +143,7 @@ def test_every_verdict_against_the_slow_logic(tmp_path, extra, kind):
 def test_each_comparison_at_and_around_its_bound(tmp_path, test, use, x):
     condition = {"metric": "P1.1.a", "test": test, "bound": 1.0, "use": use}
     condition |= {"tolerance": 0.25} if test == "within" else {}
-    metrics = {"P1.1.a": {"value": -9.0, "low": -9.0, "high": -9.0} | {use: x}}
+    metrics = {"P1.1.a": SimpleNamespace(**({"value": -9.0, "low": -9.0, "high": -9.0} | {use: x}))}
     holds = slow_holds(condition, metrics)
     verdict = judge(tmp_path, {"conditions": [condition]}, metrics)
     assert verdict.verdict == ("reproduced" if holds else "not reproduced")
@@ -333,6 +333,6 @@ def test_a_rule_about_one_data_set_leaves_others_untested_and_asks_nothing_of_th
     assert entry.missing({}, {"dataset": "rectangles"}) == ["P1.1.accuracy"]
     verdict = entry.evaluate("relation", {}, {"dataset": "mine"})
     assert (verdict.verdict, verdict.evidence) == ("not tested", "is about rectangles, not mine")
-    measured = {"P1.1.accuracy": {"value": 0.6}}
+    measured = {"P1.1.accuracy": SimpleNamespace(value=0.6, low=None, high=None)}
     assert entry.evaluate("relation", measured, {"dataset": "rectangles"}).verdict == "reproduced"
     assert entry.evaluate("relation", measured, {"dataset": "rectangles", "arm": "other"}).verdict == "not tested"

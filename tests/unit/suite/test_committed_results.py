@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from xai_utils import suite
 from xai_utils.suite import claims, readme, report
-from xai_utils.suite import run as experiment
+from xai_utils.suite.run import SIZE_LIMIT
 
 ROOT = Path(__file__).parents[3]
 RECORDS = sorted((ROOT / "results").glob("[!q]*/*/*/seed_*/record.json"))
@@ -18,7 +19,7 @@ NAMES = ["/".join(path.parts[-5:-1]) for path in RECORDS]
 
 @pytest.mark.parametrize("path", RECORDS, ids=NAMES)
 def test_a_record_is_a_whole_run_of_a_clean_tree(path):
-    record = experiment.load_record(path)
+    record = suite.load_record(path)
     assert path.parent == ROOT / "results" / record.profile / record.paper / record.arm / f"seed_{record.seed}"
     assert record.provenance.dirty is False
     assert re.fullmatch("[0-9a-f]{40}", record.provenance.commit)
@@ -28,7 +29,7 @@ def test_a_record_is_a_whole_run_of_a_clean_tree(path):
     files = {entry.name for entry in path.parent.iterdir()}
     expected = {f"{name}.png" for name in record.figures} | {f"{name}.npz" for name in record.arrays}
     assert files == expected | {"record.json", "notebook.ipynb"}
-    assert sum(entry.stat().st_size for entry in path.parent.iterdir()) <= experiment.SIZE_LIMIT
+    assert sum(entry.stat().st_size for entry in path.parent.iterdir()) <= SIZE_LIMIT
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=NAMES)
@@ -44,7 +45,7 @@ def test_the_executed_notebook_ran_to_its_end_and_names_no_machine(path):
 
 def test_every_notebook_has_three_seeds_of_its_first_arm():
     for notebook in (ROOT / "notebooks").glob("0[1-9]_*.ipynb"):
-        first = ("standard", notebook.stem, experiment.arms(notebook.stem)[0])
+        first = ("standard", notebook.stem, suite.arms(notebook.stem)[0])
         seeds = {path.parts[-2] for path in RECORDS if path.parts[-5:-2] == first}
         assert {"seed_0", "seed_1", "seed_2"} <= seeds
 

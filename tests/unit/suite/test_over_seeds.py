@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from small_records import PAPER, row, small_checkout, write
 
+from xai_utils.metrics import Estimate
 from xai_utils.suite import over_seeds, report
-from xai_utils.suite.run import Metric
 
 RESULTS = Path(__file__).parents[3] / "results"
 
@@ -41,14 +41,14 @@ def test_seeds_are_averaged_with_the_wider_of_two_intervals(root):
 def test_one_seed_keeps_its_own_interval_and_undefined_stays_undefined(root):
     write(root)
     one = over_seeds.aggregate(report.load())["P1.4.odd_share"]
-    assert one == {"value": 0.2, "std": None, "n": 1, "low": 0.15, "high": 0.3, "unit": ""}
+    assert one == over_seeds.OverSeeds(0.2, 1, 0.15, 0.3)
     path = write(root, 1)
     data = json.loads(path.read_text())
     data["metrics"]["P1.4.odd_share"] |= {"value": None, "low": None, "high": None, "note": "no case"}
     del data["metrics"]["P1.1.accuracy"]
     path.write_text(json.dumps(data))
     two = over_seeds.aggregate(report.load())
-    assert two["P1.4.odd_share"] == {"value": None, "std": None, "n": 2, "low": None, "high": None, "unit": ""}
+    assert two["P1.4.odd_share"] == over_seeds.OverSeeds(None, 2, note="not defined in every seed")
     assert "P1.1.accuracy" not in two
     got = report.suite_table()
     assert row(got, "P1.4")["standard_verdict"] == "not tested"
@@ -60,15 +60,15 @@ class OfMetrics:
     """What `aggregate` reads of a record."""
 
     def __init__(self, **metrics):
-        self.metrics = {name.replace("__", "."): Metric(**metric) for name, metric in metrics.items()}
+        self.metrics = {name.replace("__", "."): Estimate(**metric) for name, metric in metrics.items()}
 
 
 def test_p_values_of_several_seeds_are_not_averaged():
     records = [OfMetrics(P5__2__id_p={"value": p}, P4__1__distance_p_true={"value": p}) for p in (0.001, 0.94, 0.99)]
     alone = over_seeds.aggregate(records[:1])["P5.2.id_p"]
-    assert (alone["value"], alone["low"], alone["high"], alone["n"]) == (0.001, None, None, 1)
+    assert (alone.value, alone.low, alone.high, alone.n) == (0.001, None, None, 1)
     for entry in over_seeds.aggregate(records).values():
-        assert entry == {"value": None, "std": None, "n": 3, "low": None, "high": None, "unit": ""}
+        assert entry == over_seeds.OverSeeds(None, 3, note="p values are not averaged")
 
 
 def test_an_interval_ends_where_the_quantity_does():
@@ -85,7 +85,7 @@ def test_an_interval_ends_where_the_quantity_does():
         low, high = stats.t.interval(0.95, 2, sum(values[name]) / 3, spread)
         assert low < 0 or high > 1  # what the t interval alone would say
         entry = got[f"P3.4.{name}"]
-        assert [entry["low"], entry["high"]] == pytest.approx([max(low, kept[0]), min(high, kept[1])])
+        assert [entry.low, entry.high] == pytest.approx([max(low, kept[0]), min(high, kept[1])])
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,6 @@ def test_no_interval_over_committed_seeds_holds_an_impossible_number():
     records = report.scan(RESULTS, "standard")[0]
     for _, own in groupby(records, key=lambda record: (record.paper, record.arm)):
         for name, entry in over_seeds.aggregate([*own]).items():
-            least, most = over_seeds.bounds(name, entry["unit"])
-            if entry["low"] is not None:
-                assert least <= entry["low"] <= entry["value"] <= entry["high"] <= most, name
+            least, most = over_seeds.bounds(name, entry.unit)
+            if entry.low is not None:
+                assert least <= entry.low <= entry.value <= entry.high <= most, name

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from small_records import PAPER, row, small_checkout, write
 
+from xai_utils import suite
 from xai_utils.suite import claims, provenance, report
-from xai_utils.suite import run as experiment
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_changed_module_makes_a_record_stale(root):
 
 
 def test_run_and_profile_tables(root):
-    record = experiment.load_record(write(root, accuracy=97.5))
+    record = suite.load_record(write(root, accuracy=97.5))
     table = report.run_table(record)
     assert list(table.index) == ["P1.1", "P1.2", "P1.3", "P1.4", "X1.1", "X1.2"]
     assert table.loc["P1.1", "verdict"] == "partly"

@@ -1,10 +1,12 @@
 """results/reported.yaml against the papers' own texts: ids, numbers (typed here from the sources), and rules."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from xai_utils.metrics import Estimate
 from xai_utils.suite import claims
 
 REPORTED = claims.load()
@@ -167,7 +169,7 @@ def synthetic(rule, rng):
                 bounds += [condition.bound - reach, condition.bound + reach]
         points = sorted({b + step for b in bounds for step in (-0.004, 0, 0.004)} | {max(bounds) + 1, min(bounds) - 1})
         low, value, high = sorted(rng.choice(points, size=3))
-        metrics[name] = {"value": float(value), "low": float(low), "high": float(high)}
+        metrics[name] = Estimate(float(value), low=float(low), high=float(high))
     return metrics
 
 
@@ -184,7 +186,7 @@ def test_every_rule_reaches_every_verdict_that_it_can_give(stem, claim):
     expected |= {"partly"} if len(rule.conditions) > 1 else set()
     expected |= {"not tested"} if rule.needs else set()
     expected |= {"not comparable"} if entry.kind == "value" else set()
-    seen, best = set(), {name: {"value": None, "low": None, "high": None} for name, _ in rule.metrics()}
+    seen, best = set(), {name: Estimate(None, note="no case") for name, _ in rule.metrics()}
     assert rule.evaluate(entry.kind, best, home).verdict == "not tested"  # nothing is defined
     for metrics in _good_and_bad(rule):
         seen.add(rule.evaluate(entry.kind, metrics, home).verdict)
@@ -200,18 +202,18 @@ def test_every_rule_reaches_every_verdict_that_it_can_give(stem, claim):
 
 def _good_and_bad(rule):
     """All conditions met, then each metric in turn moved far off to either side."""
-    good = {name: {"value": 1e3, "low": 1e3, "high": 1e3} for name, _ in rule.metrics()}
+    good = {name: SimpleNamespace(value=1e3, low=1e3, high=1e3) for name, _ in rule.metrics()}
     for condition in rule.conditions:
         down = condition.test in ("at_most", "below")
         wanted = condition.bound if condition.test == "within" else condition.bound + (-0.02 if down else 0.02)
-        old = good[condition.metric][condition.use]
-        good[condition.metric][condition.use] = wanted if old == 1e3 else (min if down else max)(old, wanted)
-        if good[condition.metric]["value"] == 1e3:
-            good[condition.metric]["value"] = wanted
+        old = getattr(good[condition.metric], condition.use)
+        setattr(good[condition.metric], condition.use, wanted if old == 1e3 else (min if down else max)(old, wanted))
+        if good[condition.metric].value == 1e3:
+            good[condition.metric].value = wanted
     yield good
     for name in good:
         for far in (-1e3, 1e3):
-            yield good | {name: {"value": far, "low": far, "high": far}}
+            yield good | {name: Estimate(far, low=far, high=far)}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def _good_and_bad(rule):
 )
 def test_the_accuracy_of_paper_1(accuracy, dataset, profile, verdict):
     entry = REPORTED.papers["01_id_cvae_morphing"].claims["P1.1"]
-    metrics = {"P1.1.accuracy": {"value": accuracy, "low": None, "high": None}}
+    metrics = {"P1.1.accuracy": Estimate(accuracy, low=None, high=None)}
     assert entry.rule.evaluate(entry.kind, metrics, {"dataset": dataset, "profile": profile}).verdict == verdict
 
 
@@ -245,12 +247,12 @@ def test_the_accuracy_of_paper_1(accuracy, dataset, profile, verdict):
 )
 def test_odd_morphs_of_paper_1(value, low, high, cases, verdict):
     entry = REPORTED.papers["01_id_cvae_morphing"].claims["P1.4"]
-    metrics = {"P1.4.odd_share": {"value": value, "low": low, "high": high}, "P1.3.misclassified": {"value": cases}}
+    metrics = {"P1.4.odd_share": Estimate(value, low=low, high=high), "P1.3.misclassified": Estimate(cases)}
     assert entry.rule.evaluate(entry.kind, metrics, {}).verdict == verdict
 
 
 def test_paper_1_in_its_two_arms_is_judged_by_its_own_claims():
-    metrics = {name: {"value": 99.2, "low": 99.0, "high": 99.4} for name in (
+    metrics = {name: Estimate(99.2, low=99.0, high=99.4) for name in (
         "P1.1.accuracy", "P1.3.misclassified", "P1.3.accuracy_kept", "P1.3.a.distance_difference",
         "P1.3.b.probability_difference_true", "P1.3.b.probability_difference_runner_up",
         "P1.3.b.realism_difference_blend", "P1.4.odd_share", "X1.2.odd_share_difference",
@@ -263,7 +265,7 @@ def test_paper_1_in_its_two_arms_is_judged_by_its_own_claims():
     }  # fmt: skip
     assert main["P1.3"].evidence.endswith("because the comparison with heat maps needs people; measured on mnist")
     own = dict.fromkeys(("X1.1.accuracy", "X1.2.odd_share_difference"), metrics["P1.1.accuracy"])
-    own["P1.3.misclassified"] = {"value": 80}
+    own["P1.3.misclassified"] = Estimate(80)
     improved = claims.evaluate(REPORTED, "01_id_cvae_morphing", own, place | {"arm": "improved"})
     assert [improved[k].verdict for k in ("P1.1", "P1.3", "X1.1", "X1.2")] == ["not tested"] * 2 + ["reproduced"] * 2
     assert improved["P1.1"].evidence == "belongs to arm main, not improved"
@@ -281,7 +283,7 @@ def test_p2_4_is_judged_as_written(signed, best, verdict):
     entry = REPORTED.papers["02_moram_regression"].claims["P2.4"]
     metrics = {}
     for name, (share, low) in {"signed": signed, "best_reading": best}.items():
-        metrics[f"P2.4.{name}.share_of_r"] = {"value": share}
-        metrics[f"P2.4.{name}.auc_difference"] = {"value": low + 0.01, "low": low}
+        metrics[f"P2.4.{name}.share_of_r"] = Estimate(share)
+        metrics[f"P2.4.{name}.auc_difference"] = Estimate(low + 0.01, low=low)
     assert entry.rule.evaluate(entry.kind, metrics, {"arm": "rectangles"}).verdict == verdict
     assert entry.rule.evaluate(entry.kind, metrics, {"arm": "rotated_digits"}).verdict == "not tested"

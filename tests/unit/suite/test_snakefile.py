@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from xai_utils import suite
 from xai_utils.data import store
 from xai_utils.suite import batch, provenance
-from xai_utils.suite import run as experiment
 
 pytest.importorskip("snakemake", reason="the extra [batch] is not installed")
 REPOSITORY = Path(__file__).parents[3]
@@ -290,7 +290,7 @@ def test_a_data_set_may_count_its_list_of_crops_in(checkout):
 def test_the_committed_standard_records_are_current():
     jobs = batch.plan("standard", arms="all", seeds="0..2")
     committed = REPOSITORY / "results"
-    if experiment.results_root() != committed:
+    if suite.results_root() != committed:
         pytest.skip("XAI_RESULTS points elsewhere")
     assert [job.key for job in jobs if job.reason] == []
     assert {job.paper for job in jobs} == {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
