@@ -1,10 +1,13 @@
 """What every test stands on: one thread, the torchvision guard, seeds, and no window for figures."""
 
 import os
+from pathlib import Path
 
 # one thread a process: two processes with two threads each take three times as long on two cores. Before torch is
 # imported; the kernels and commands that tests start inherit it.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+ROOT = str(Path(__file__).parents[1])  # what is started imports this tree, wherever the package is installed from
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # shap runs the Python that it would take 5 s to compile
 import random

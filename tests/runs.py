@@ -22,8 +22,7 @@ def environment(home, results, **more):
     chosen = without_settings(os.environ)
     chosen |= {"HOME": str(home), "TMPDIR": str(home / "tmp"), "XAI_RESULTS": str(results)}
     chosen["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), chosen["PATH"]])
-    chosen |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
-    return chosen | {name: str(value) for name, value in more.items()}
+    return chosen | {"PYTHONDONTWRITEBYTECODE": "1"} | {name: str(value) for name, value in more.items()}
 
 
 def notebooks_run(home, results, *arguments, **more):

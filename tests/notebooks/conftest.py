@@ -8,7 +8,6 @@ progress) and the HTML twin of a table are left out. Records go to a temporary f
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 NOT_COMPARED = ("stderr", "text/html")
 
@@ -18,9 +17,7 @@ def pytest_configure(config):
         config.temporary_results = tempfile.mkdtemp(prefix="nbval-results-")
         for name in ("MPLBACKEND", "NUMBA_DISABLE_JIT", "TORCHINDUCTOR_CACHE_DIR"):  # of this process, not of kernels
             os.environ.pop(name, None)
-        # kernels inherit them; what they import is the tree that is tested
-        tree = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-        os.environ.update(XAI_RESULTS=config.temporary_results, XAI_PROGRESS="0", PYTHONPATH=tree)
+        os.environ.update(XAI_RESULTS=config.temporary_results, XAI_PROGRESS="0")  # kernels inherit both
 
 
 def pytest_unconfigure(config):

@@ -46,8 +46,8 @@ def made(tmp_path_factory):
     (example,) = [block for block in blocks if "resnet18" in block]
     folder = tmp_path_factory.mktemp("readme")
     (folder / "example.py").write_text(example + MORE, encoding="utf-8")
-    command, alone = [sys.executable, "example.py"], without_settings(os.environ) | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, timeout=900)
+    command, user = [sys.executable, "example.py"], without_settings(os.environ)
+    done = subprocess.run(command, cwd=folder, env=user, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return torch.load(folder / "made.pt") | {"picture": pixels(folder / "explainers.png")}
 

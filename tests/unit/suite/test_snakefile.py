@@ -30,6 +30,7 @@ fail() {
 }
 touch "$folder/notebook.running-$$.ipynb"
 sleep "${SLOW:-0}"
+while [ -e "${HOLD:-}" ]; do sleep 0.05; done
 case $4 in 7) rm "$folder"/notebook.running*; fail 7 >&2 ;; 66) exit 0 ;; esac
 sed "s/\\"SEED\\"/$4/g; s/ARM/$3/g" "$1.record" > "$folder/.new" && mv "$folder/.new" "$folder/record.json"
 [ "$4" != 77 ] || fail 77 >&2
@@ -406,14 +407,16 @@ def test_a_failed_run_leaves_the_older_record_alone(checkout):
 
 
 def test_one_batch_at_a_time(checkout):
-    words = command(checkout, "papers=01_first", "seeds=0..3") | {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    words["env"]["SLOW"] = "2"  # so that the second one finds it at work
+    words = command(checkout, "papers=01_first", "seeds=0..1") | {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    words["env"]["HOLD"] = str(checkout / "hold")  # the second one finds it at work
+    (checkout / "hold").touch()
     first = subprocess.Popen(**words)
     try:
         while not (checkout / "calls.txt").exists() and first.poll() is None:
             time.sleep(0.05)
         second = snakemake(checkout, "papers=02_second")
     finally:
+        (checkout / "hold").unlink()
         first.communicate()
     assert first.returncode == 0
     assert second.returncode != 0
@@ -427,6 +430,7 @@ def test_jobs_may_be_submitted_by_a_command_as_on_a_cluster(checkout):
     submit.write_text('#!/bin/sh\necho "$1" >> submitted.txt\nnohup sh "$1" > job.log 2>&1 &\necho $!\n')
     submit.chmod(0o755)
     options = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", str(submit), "--jobs", "2"]
+    options += ["--seconds-between-status-checks", "1"]
     words = command(checkout, "papers=01_first", "arms=all", "seeds=0")
     words["args"] = [*words["args"], *options]
     done = subprocess.run(**words, capture_output=True, timeout=300)
@@ -437,7 +441,7 @@ def test_jobs_may_be_submitted_by_a_command_as_on_a_cluster(checkout):
 
 
 def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checkout):
-    rng, wanted = random.Random(0), [str(seed) for seed in range(10, 50)]
+    rng, wanted = random.Random(0), [str(seed) for seed in range(10, 28)]
     plan = ["papers=01_first", "arms=main", "seeds=" + ",".join(wanted)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     options = command(checkout, *plan) | silent
@@ -448,7 +452,7 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
         return {folder.name[5:] for folder in folders if not any(folder.glob("notebook.running-*"))}
 
     lost = 0
-    for _ in range(20):
+    for _ in range(8):
         kept = whole()
         process = subprocess.Popen(**options)
         while not (checkout / "calls.txt").exists() and process.poll() is None:
@@ -464,7 +468,7 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
         assert made <= {*begun}
         assert len(begun) - len(made) <= 1  # one runs at a time
         lost += len(begun) - len(made)
-    assert lost > 5
+    assert lost > 2
     done = snakemake(checkout, *plan)
     assert done.returncode == 0, done.stderr
     assert whole() == {*wanted}
