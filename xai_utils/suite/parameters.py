@@ -210,12 +210,12 @@ def resolve(paper: str, names: Mapping[str, Any], passed: Collection[str] | None
 
 
 def _planned(known: Schema, paper: str, profile: str, arm: str, root: Path | None) -> dict[str, Any]:
-    which = {"profile": profile} | ({"arm": arm} if "arm" in known.parameters else {})
-    values = defaults(known) | profile_values(paper, profile, root) | _parameters_of(known, arm) | which
+    values = defaults(known) | profile_values(paper, profile, root) | _parameters_of(known, arm)
     try:
-        return _validated(paper, known.parameters, values)
-    except ValueError as error:  # the schema checks defaults and arms itself
+        values = _validated(paper, known.parameters, values)
+    except ValueError as error:  # defaults and arms were checked with the schema
         raise ValueError(f"notebooks/profiles/{profile}/{paper}.yaml: {error}") from None
+    return values | {"profile": profile} | ({"arm": arm} if "arm" in known.parameters else {})
 
 
 def _parameters_of(known: Schema, arm: str) -> dict[str, Any]:

@@ -16,31 +16,51 @@ import yaml
 from xai_utils.suite import parameters
 from xai_utils.suite.record import run_folder
 
-_PAIRS = ("-p", "--parameters", "-r", "--parameters_raw")
-_TEXTS = ("-f", "--parameters_file", "-y", "--parameters_yaml", "-b", "--parameters_base64")
+_OPTIONS = {  # in papermill's order: of several values of one name, it takes that of the last option here
+    "-b": ("--parameters_base64", "ZXBvY2hzOiAz"),
+    "-f": ("--parameters_file", "mine.yaml"),
+    "-y": ("--parameters_yaml", "'epochs: 3'"),
+    "-p": ("--parameters", "epochs 3"),
+    "-r": ("--parameters_raw", "epochs 3"),
+}
 _PLACES = {"profile": "2nd", "arm": "3rd", "seed": "4th"}  # arguments of notebooks/run; they also name the folder
 
 
+class _WithoutDates(yaml.SafeLoader):
+    """As papermill reads YAML: a date stays text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def passed(words: Sequence[str]) -> dict[str, Any]:
-    """The parameters among papermill's arguments, with the types that papermill gives them.
+    """The parameters among papermill's arguments, with the values and types that papermill gives them.
 
     Raises:
         ValueError: an option without its value, a file that is none, or text that is no mapping in YAML.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {option: {} for option in _OPTIONS}
     rest = list(words)
     while rest:
-        option, equals, value = rest.pop(0).partition("=")
-        if option in _PAIRS:
-            if len(rest) + bool(equals) < 2:
-                raise ValueError(f"{option} needs a name and a value, such as {option} epochs 3")
-            name = value if equals else rest.pop(0)
-            found[name] = _typed(rest.pop(0)) if option in _PAIRS[:2] else rest.pop(0)
-        elif option in _TEXTS:
-            if not equals and not rest:
-                raise ValueError(f"{option} needs a value")
-            found |= _mapping(option, value if equals else rest.pop(0))
-    return found
+        word = rest.pop(0)
+        name, equals, attached = word.partition("=")
+        option = next((short for short, (long, _) in _OPTIONS.items() if name == long or word.startswith(short)), None)
+        if option is None:
+            continue
+        if word.startswith(option):  # -fmine.yaml
+            name, equals, attached = option, word[2:], word[2:]
+        needs = ["a name", "a value"] if option in ("-p", "-r") else ["a value"]
+        given = [attached] * bool(equals) + rest[: len(needs) - bool(equals)]
+        del rest[: len(needs) - bool(equals)]
+        if len(given) < len(needs):
+            raise ValueError(f"{name} needs {' and '.join(needs)}, such as {name} {_OPTIONS[option][1]}")
+        if len(needs) == 2:
+            found[option][given[0]] = _typed(given[1]) if option == "-p" else given[1]
+        else:
+            found[option] |= _mapping(option, name, given[0])
+    return {key: value for part in found.values() for key, value in part.items()}
 
 
 def _typed(text: str) -> Any:
@@ -55,19 +75,19 @@ def _typed(text: str) -> Any:
     return text
 
 
-def _mapping(option: str, text: str) -> dict[str, Any]:
-    if option in _TEXTS[:2]:
+def _mapping(option: str, name: str, text: str) -> dict[str, Any]:
+    if option == "-f":
         if not Path(text).is_file():
-            raise ValueError(f"{option} {text}: there is no such file")
+            raise ValueError(f"{name} {text}: there is no such file")
         text = Path(text).read_text(encoding="utf-8")
-    if option in _TEXTS[4:]:
-        text = base64.b64decode(text).decode()
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{option}: not valid YAML: {error}") from None
+        if option == "-b":
+            text = base64.b64decode(text).decode()
+        values = yaml.load(text, _WithoutDates) or {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{name}: not valid YAML{' in base64' * (option == '-b')}: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{option} holds {type(values).__name__}; expected lines such as epochs: 3")
+        raise ValueError(f"{name} holds {type(values).__name__}; expected lines such as epochs: 3")
     return values
 
 
@@ -82,11 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mine = passed(rest)
         if place := next((name for name in mine if name in _PLACES), None):
             raise ValueError(f"{place} is the {_PLACES[place]} argument: notebooks/run PAPER PROFILE ARM SEED")
-        known = parameters.schema(paper)
-        standing = parameters.planned(paper, profile, arm or parameters.arms(paper)[0])
-        names = {name: standing[name] for name in known.parameters} | mine
-        own = parameters.resolve(paper, names | {"seed": int(seed)}, mine).overrides
-        print(run_folder(profile, paper, names["arm"], int(seed), bool(own)))
+        known, arm = parameters.schema(paper), arm or parameters.arms(paper)[0]
+        standing = parameters.planned(paper, profile, arm)
+        names = {name: standing[name] for name in known.parameters} | mine | {"seed": _typed(seed)}
+        found = parameters.resolve(paper, names, mine)
+        print(run_folder(profile, paper, arm, found.values["seed"], bool(found.overrides)))
         print(*mine)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
