@@ -1,9 +1,10 @@
-"""notebooks/run with a stand-in for papermill: what stays of a run that is stopped, fails late, or meets leftovers."""
+"""notebooks/run with a stand-in for papermill: where a run goes, what it is told, and what stays of one that fails."""
 
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,9 +14,20 @@ REPOSITORY = Path(__file__).parents[3]
 PAPER = "01_first"
 STANDS_IN = """#!/usr/bin/env bash
 echo "$0 reads $1" >&2
+echo "${XAI_PASSED-unset}" > passed.txt
+printf '%s\\n' "$@" > words.txt
 echo '{"cells": []}' > "$2"
 touch begun
 exec sleep "${SLOW:-0}"
+"""
+SCHEMA = """
+arms:
+  main: {}
+  short: {steps: 5}
+profile: {type: str, default: quick, choices: [quick], help: "size"}
+seed: {type: int, default: 0, minimum: 0, help: "seed"}
+steps: {type: int, default: 100, minimum: 1, help: "steps"}
+text: {type: str, default: "", help: "text"}
 """
 
 
@@ -34,13 +46,16 @@ def checkout(tmp_path):
     (tmp_path / f"notebooks/{PAPER}.ipynb").write_text("{}")
     script(tmp_path / "notebooks/clean", "#!/bin/sh\nexit ${CLEAN:-0}\n")
     script(tmp_path / f"notebooks/profiles/quick/{PAPER}.yaml", "profile: quick\n")
+    (tmp_path / "notebooks/parameters").mkdir(exist_ok=True)
+    (tmp_path / f"notebooks/parameters/{PAPER}.yaml").write_text(SCHEMA)
     return tmp_path
 
 
-def started(checkout, **more):
+def started(checkout, *words, **more):
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("XAI_")}
-    environment = inherited | {"PATH": f"{checkout}/bin:{os.environ['PATH']}", "HOSTNAME": "node"} | more
-    words = [str(checkout / "notebooks/run"), PAPER, "quick", "main", "0"]
+    path = f"{checkout}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = inherited | {"PATH": path, "PYTHONPATH": str(REPOSITORY), "HOSTNAME": "node"} | more
+    words = [str(checkout / "notebooks/run"), PAPER, *(words or ("quick", "main", "0"))]
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
     def interruptible():  # what is started in the background ignores Ctrl-C, and a shell that does cannot trap it
@@ -95,3 +110,63 @@ def test_an_environment_of_another_machine_is_passed_over(checkout, interpreter,
     said = started(checkout).communicate()[1]
     place = ".venv/bin" if used else "bin"
     assert f"{checkout / place / 'papermill'} reads" in said
+
+
+def done(checkout, *words, **more):
+    """Folders of the run's notebooks, XAI_PASSED as papermill saw it, and papermill's arguments after those of ours."""
+    process = started(checkout, *words, **more)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 0
+    folders = [path.parent.relative_to(checkout).as_posix() for path in checkout.rglob("results/**/notebook.ipynb")]
+    given = (checkout / "words.txt").read_text().splitlines()
+    return folders, (checkout / "passed.txt").read_text().removesuffix("\n"), given[given.index("seed") + 2 :]
+
+
+def test_a_run_with_own_values_is_filed_beside_its_arm_and_papermill_is_told_their_names(checkout):
+    words = ["-p", "steps", "3", "-y", "text: a b"]
+    folders, names, given = done(checkout, "quick", "short", "4", *words)
+    assert folders == [f"results/quick/{PAPER}/short+own/seed_4"]
+    assert names == "text steps"
+    assert given == words
+
+
+@pytest.mark.parametrize("words", [(), ("-p", "steps", "5"), ("-k", "other")])
+def test_a_run_with_the_arms_values_is_the_arms(checkout, words):
+    folders, names, given = done(checkout, "quick", "short", "4", *words)
+    assert folders == [f"results/quick/{PAPER}/short/seed_4"]
+    assert names == ("steps" if "steps" in words else "")  # set, and empty: nothing was passed
+    assert given == list(words)
+
+
+def test_a_plain_run_takes_the_first_arm_and_nothing_that_was_passed_elsewhere(checkout):
+    folders, names, given = done(checkout, "quick", XAI_PASSED="steps")
+    assert (folders, names, given) == ([f"results/quick/{PAPER}/main/seed_0"], "", [])
+
+
+def test_the_results_may_lie_elsewhere(checkout, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("results")
+    process = started(checkout, "quick", "main", "0", "-p", "steps", "3", XAI_RESULTS=str(elsewhere))
+    assert process.communicate()[1] == ""
+    assert [path.name for path in elsewhere.glob(f"quick/{PAPER}/main+own/seed_0/*")] == ["notebook.ipynb"]
+    assert not (checkout / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("quick", "main", "0", "-p", "seed", "3"), "seed is the 4th argument: notebooks/run PAPER PROFILE ARM SEED"),
+        (("quick", "main", "0", "-p", "arm", "short"), "arm is the 3rd argument"),
+        (("quick", "main", "0", "-p", "profile", "quick"), "profile is the 2nd argument"),
+        (("quick", "main", "0", "-p", "step", "3"), "no such parameter; the closest is 'steps'"),
+        (("quick", "main", "0", "-p", "steps", "0"), "steps = 0 (int): expected int, at least 1."),
+        (("quick", "best", "0"), "arm = 'best' (str): expected str, one of 'main', 'short'."),
+        (("quick", "main", "x"), "seed = 'x' (str): expected int, at least 0."),
+        (("quick", "main", "0", "-p", "steps"), "-p needs a name and a value, such as -p epochs 3"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_said_and_nothing_is_run(checkout, words, message):
+    process = started(checkout, *words)
+    assert message in process.communicate()[1]
+    assert process.returncode == 2
+    assert not (checkout / "results").exists()
+    assert not (checkout / "words.txt").exists()
