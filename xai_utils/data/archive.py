@@ -4,12 +4,11 @@ import csv
 import io
 import zipfile
 from itertools import chain, zip_longest
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from xai_utils.data.imageset import SPLITS
+from xai_utils.data.imageset import SPLITS, split_file
 
 _MODES = {"L": "8-bit grey", "RGB": "8-bit colour", "1": "black and white"}
 
@@ -20,12 +19,12 @@ def check_size(size: int) -> None:
         raise ValueError(f"size is {size!r}, expected an int of at least 32")
 
 
-def check_undivided(split_file: Path, split: np.ndarray, groups: np.ndarray, kind: str) -> None:
-    """ValueError if the images of a group (N,), a "patient" for example, are in more than one split (N,)."""
+def check_undivided(name: str, split: np.ndarray, groups: np.ndarray, kind: str) -> None:
+    """ValueError if data/splits/<name>.csv divides the images of a group (N,), a "patient" say, between splits (N,)."""
     if divided := [group for group in sorted(set(groups)) if len(set(split[groups == group])) > 1]:
         raise ValueError(
-            f"{split_file} divides the images of {len(divided)} {kind}s, {', '.join(divided[:3])} among them; put "
-            f"each {kind} into one of {', '.join(SPLITS)}"
+            f"{split_file(name)} divides the images of {len(divided)} {kind}s, {', '.join(divided[:3])} among them; "
+            f"put each {kind} into one of {', '.join(SPLITS)}"
         )
 
 
@@ -60,3 +59,12 @@ def read_image(archive: zipfile.ZipFile, member: str, mode: str) -> Image.Image:
     if image.mode != mode:
         raise ValueError(f"{archive.filename}: {member} has mode {image.mode}, expected {_MODES[mode]} ({mode})")
     return image
+
+
+def check_same_size(archive: zipfile.ZipFile, name: str, image: Image.Image, mask: Image.Image) -> None:
+    """ValueError unless an image of the archive and its mask have the same width and height."""
+    if image.size != mask.size:
+        raise ValueError(
+            f"{archive.filename}: {name} has {image.size} pixels, its mask {mask.size}; expected the same size (width, "
+            "height)"
+        )

@@ -5,15 +5,17 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from xai_utils import data
 from xai_utils.data import store
 
+OWN = ("folder", "target_folder")  # read your own images; they stand beside this file, the other families in sets/
+FAMILIES = (*sorted(path.stem for path in Path(__file__).with_name("sets").glob("[!_]*.py")), *OWN)
 SPLITS = ("train", "val", "test")
 CYCLE = ("train", "train", "test", "train", "val", "train", "train", "test", "train", "train")  # 70 / 10 / 20
 
@@ -88,18 +90,18 @@ def load(
         name: one of `xai_utils.data.FAMILIES`; "folder" and "target_folder" read your own images.
         split: only this split.
         limit: keep the first n images of each split (int), or of the splits named in a mapping.
-        **options: of the set's own loader, `xai_utils.data.<name>.load_<name>`.
+        **options: of the set's own loader, `load_<name>` of the module of that name.
 
     Raises:
         ValueError: unknown name, split or limit; a damaged file. TypeError: unknown option.
         FileNotFoundError: the set is not there; the text names every place and how to get it.
     """
-    if name not in data.FAMILIES:
+    if name not in FAMILIES:
         known = store.registry()
         if name not in known:
-            raise store.unknown_name(name, {*known, *data.FAMILIES})
+            raise store.unknown_name(name, {*known, *FAMILIES})
         raise ValueError(f"data set {name!r} has no loader yet: it comes with the paper that uses the set")
-    room = "xai_utils.data" if name in ("folder", "target_folder") else "xai_utils.data.sets"  # own images
+    room = "xai_utils.data" if name in OWN else "xai_utils.data.sets"
     loader = getattr(import_module(f"{room}.{name}"), f"load_{name}")
     if wrong := sorted(set(options) - set(inspect.signature(loader).parameters)):
         allowed = ", ".join(["split", "limit", *inspect.signature(loader).parameters])
@@ -149,3 +151,28 @@ def stratified_split(
         out[i] = cycle[place[labels[i]] % len(cycle)]
         place[labels[i]] += 1
     return np.array(out)
+
+
+def split_file(name: str) -> Path:
+    """The list data/splits/<name>.csv of the repository."""
+    return store.download_root() / "splits" / f"{name}.csv"
+
+
+def read_split(name: str, ids: Sequence[str]) -> np.ndarray:
+    """Split of every id, from the lines id,split of data/splits/<name>.csv.
+
+    Returns:
+        (N,) array of "train" / "val" / "test", in the order of the ids.
+
+    Raises:
+        ValueError: the file does not name exactly these ids, once each.
+    """
+    path = split_file(name)
+    head, *rows = path.read_text(encoding="ascii").splitlines()
+    split = dict(row.split(",", 1) for row in rows)
+    if head != "id,split" or len(rows) != len(split) or split.keys() != set(ids):
+        odd = sorted(split.keys() ^ set(ids))[:3]
+        raise ValueError(
+            f"{path} must name each of the {len(ids)} images once (id,split); it has {len(rows)} rows; {odd=}"
+        )
+    return np.array([split[i] for i in ids])

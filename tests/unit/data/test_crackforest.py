@@ -60,14 +60,14 @@ def test_crops_lie_along_the_crack_and_partners_have_none(root):
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"masks/003.png": None}, r"crackforest_cfd\.zip: image 003 or its mask cannot be read"),
-        ({"images/001.jpg": b"no image"}, "image 001 or its mask cannot be read"),
-        ({"images/001.jpg": encoded(np.zeros((160, 240, 3)), "JPEG")[:500]}, "image 001 or its mask cannot be read"),
+        ({"masks/003.png": None}, r"crackforest_cfd\.zip: masks/003\.png cannot be read"),
+        ({"images/001.jpg": b"no image"}, "images/001.jpg cannot be read"),
+        ({"images/001.jpg": encoded(np.zeros((160, 240, 3)), "JPEG")[:500]}, "images/001.jpg cannot be read"),
         (
             {"masks/003.png": encoded(np.zeros((9, 8)))},
-            r"image 003 has \(240, 160\) pixels .* masks \(8, 9\) and \(240",
+            r"image 003 has \(240, 160\) pixels, its mask \(8, 9\); expected the same",
         ),
-        ({"masks_other/001.png": encoded(np.zeros((9, 8)))}, r"image 001 has .* and \(8, 9\); expected the same"),
+        ({"masks_other/001.png": encoded(np.zeros((9, 8)))}, r"image 001 has .*, its mask \(8, 9\); expected the same"),
         ({"index.csv": None}, r"crackforest_cfd\.zip: index\.csv cannot be read"),
         ({"index.csv": b"id\n001\n"}, r"index\.csv lacks the column has_mask"),
     ],

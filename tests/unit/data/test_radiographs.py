@@ -7,9 +7,9 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
 
 import xai_utils.data
+from xai_utils.data.drawing import blurred
 from xai_utils.data.sets.radiographs import (
     _anatomy,
-    _blurred,
     _cage,
     _exposed,
     _floor,
@@ -159,7 +159,7 @@ def test_soft_is_a_smooth_step_and_blurred_noise_is_a_gaussian_blur():
     row, column = np.mgrid[:32, :32] - 16
     expected = np.exp(-(row**2 + column**2) / (2 * 1.6**2))
     expected -= expected.mean()
-    assert _blurred(dot, 1.6 / 32)[0] == pytest.approx(expected / expected.std(), abs=1e-4)
+    assert blurred(dot, 1.6 / 32)[0] == pytest.approx(expected / expected.std(), abs=1e-4)
 
 
 def test_a_film_is_brighter_where_it_is_denser_and_noisy():

@@ -12,7 +12,8 @@ from PIL import Image
 from prepared import real
 
 from xai_utils.data import load, store
-from xai_utils.data.sets.rdc import COUNTRIES, SIDE, _nearest, load_rdc, nearest, read_voc
+from xai_utils.data.sets.rdc import COUNTRIES, SIDE, _nearest, load_rdc, nearest
+from xai_utils.data.voc import read_voc
 
 
 def voc(*boxes):

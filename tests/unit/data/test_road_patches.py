@@ -7,8 +7,9 @@ from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
 import xai_utils.data
+from xai_utils.data.drawing import distance_to_line
 from xai_utils.data.sets.road_cracks import crack_counts
-from xai_utils.data.sets.road_patches import CLASSES, _asphalt, _cracks, _near, load_road_patches
+from xai_utils.data.sets.road_patches import CLASSES, _asphalt, _cracks, load_road_patches
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_cracks_bend_and_change_their_width(cracks):
 def test_distance_from_a_line_is_that_of_its_nearest_piece():
     path = np.array([[[0.5, 0.1], [0.5, 0.6], [0.9, 0.6]]])
     half = np.array([[0.02, 0.05]])
-    near = _near(path, half, 50)[0]
+    near = distance_to_line(path, half, 50)[0]
     rows, columns = (np.mgrid[:50, :50] + 0.5) / 50
     slow = np.full((50, 50), np.inf)
     for (a, b), width in zip(((path[0, 0], path[0, 1]), (path[0, 1], path[0, 2])), half[0]):

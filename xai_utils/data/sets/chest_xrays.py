@@ -9,8 +9,7 @@ from PIL import Image
 
 from xai_utils.data import store
 from xai_utils.data.archive import check_size, check_undivided, in_turns, read_image, read_index
-from xai_utils.data.imageset import ImageSet
-from xai_utils.data.sets.mnist import _read_split
+from xai_utils.data.imageset import ImageSet, read_split
 
 REGISTERED = "chest_xray"  # in data/registry.yaml
 ARCHIVE = "chest_xray_pediatric_subset.zip"
@@ -53,9 +52,8 @@ def load_chest_xrays(*, size: int = 64) -> ImageSet:
         pixels = np.empty((len(rows), size, size), np.uint8)
         for number, row in enumerate(rows):
             pixels[number] = read_image(archive, row["file"], "L").resize((size, size), Image.Resampling.BILINEAR)
-    split_file = store.download_root() / "splits" / f"{REGISTERED}.csv"
-    split, groups = _read_split(split_file, ids), np.array([row["patient"] for row in rows])
-    check_undivided(split_file, split, groups, "patient")
+    split, groups = read_split(REGISTERED, ids), np.array([row["patient"] for row in rows])
+    check_undivided(REGISTERED, split, groups, "patient")
     return ImageSet(
         name="chest_xrays",
         images=torch.from_numpy(pixels[:, None]).float().div_(255),

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from xai_utils.data import store
-from xai_utils.data.imageset import ImageSet
-from xai_utils.data.sets.mnist import _read_split
+from xai_utils.data.imageset import ImageSet, read_split
 
 ARCHIVE = "cifar10_lossless_subset.npz"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -46,7 +45,7 @@ def load_cifar10(*, classes: Sequence[str] = (), boxes: bool = False) -> ImageSe
     arrays = _arrays(paths[ARCHIVE])
     pixels, label = (np.concatenate([arrays[f"{axis}_{part}"] for part in ("train", "test")]) for axis in "xy")
     ids = [f"{part}/{number:05d}" for part in ("train", "test") for number in range(len(arrays[f"y_{part}"]))]
-    split = _read_split(store.download_root() / "splits" / "cifar10.csv", ids)
+    split = read_split("cifar10", ids)
     masks = None
     if boxes:
         masks, number = torch.zeros(len(ids), SIDE, SIDE, dtype=torch.bool), {name: i for i, name in enumerate(ids)}

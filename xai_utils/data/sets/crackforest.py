@@ -4,7 +4,6 @@ The authors allow non-commercial research only. So numbers may be published; no 
 is committed or shown in a published notebook.
 """
 
-import io
 import zipfile
 from itertools import groupby
 
@@ -14,9 +13,9 @@ from PIL import Image
 from scipy import ndimage
 
 from xai_utils.data import store
-from xai_utils.data.archive import check_size, read_index
+from xai_utils.data.archive import check_same_size, check_size, read_image, read_index
+from xai_utils.data.crops import CLASSES, Source, cut, draw_pairs
 from xai_utils.data.imageset import ImageSet
-from xai_utils.data.sets.road_cracks import CLASSES, Source, cut, draw_pairs
 
 ARCHIVE = "crackforest_cfd.zip"
 RULE = {  # as in road_cracks.yaml; fixed before any model saw the set
@@ -85,22 +84,12 @@ def load_crackforest(*, size: int = 112, grey: bool = True) -> ImageSet:
 
 def _pictures(archive: zipfile.ZipFile, name: str) -> tuple[Image.Image, Image.Image, Image.Image]:
     """Image (RGB), crack mask and mask of what is not explained (both L; the last is empty where there is none)."""
-    members = {
-        part: f"{part}/{name}.{end}" for part, end in (("images", "jpg"), ("masks", "png"), ("masks_other", "png"))
-    }
-    try:
-        image, mask = (Image.open(io.BytesIO(archive.read(members[part]))) for part in ("images", "masks"))
-        other = Image.new("L", image.size)
-        if members["masks_other"] in archive.namelist():
-            other = Image.open(io.BytesIO(archive.read(members["masks_other"]))).convert("L")
-        image, mask = image.convert("RGB"), mask.convert("L")
-    except (KeyError, OSError) as error:
-        raise ValueError(f"{archive.filename}: image {name} or its mask cannot be read: {error}") from error
-    if not image.size == mask.size == other.size:
-        raise ValueError(
-            f"{archive.filename}: image {name} has {image.size} pixels (width, height), its masks {mask.size} and "
-            f"{other.size}; expected the same"
-        )
+    image, mask = read_image(archive, f"images/{name}.jpg", "RGB"), read_image(archive, f"masks/{name}.png", "L")
+    other = Image.new("L", image.size)
+    if (member := f"masks_other/{name}.png") in archive.namelist():
+        other = read_image(archive, member, "L")
+    check_same_size(archive, f"image {name}", image, mask)
+    check_same_size(archive, f"image {name}", image, other)
     return image, mask, other
 
 

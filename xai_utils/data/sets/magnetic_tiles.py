@@ -1,21 +1,17 @@
 """Magnetic tiles photographed for surface defects, with masks: paper 3's public stand-in (Huang, Qiu, Yuan 2020)."""
 
-import csv
-import io
 import zipfile
-from itertools import chain, zip_longest
 
 import numpy as np
 import torch
 from PIL import Image
 
 from xai_utils.data import store
-from xai_utils.data.imageset import SPLITS, ImageSet
-from xai_utils.data.sets.mnist import _read_split
+from xai_utils.data.archive import check_same_size, check_size, check_undivided, in_turns, read_image, read_index
+from xai_utils.data.imageset import ImageSet, read_split
 
 ARCHIVE = "magnetic_tile_defects.zip"
 CLASSES = ("MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray", "MT_Free", "MT_Uneven")  # MT_Free: no defect
-PARTS = (("image", "jpg"), ("mask", "png"))
 
 
 def load_magnetic_tiles(*, size: int = 128) -> ImageSet:
@@ -47,25 +43,21 @@ def load_magnetic_tiles(*, size: int = 128) -> ImageSet:
         ValueError: size is too small or no int; a damaged archive; an image without its mask, of another size than its
             mask, or not grey; a split file that does not name every image once, or that divides a group.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 32:
-        raise ValueError(f"size is {size!r}, expected an int of at least 32")
+    check_size(size)
     paths, provenance = store.locate("magnetic_tiles")
     with zipfile.ZipFile(paths[ARCHIVE]) as archive:
-        rows = _index(archive)
+        rows = in_turns(archive, read_index(archive, "class", "id", "group"), "class", CLASSES)
         ids = [f"{row['class']}/{row['id']}" for row in rows]
         pixels = np.empty((len(ids), size, size), np.uint8)
         masks = np.empty(pixels.shape, bool)
         for row, name in enumerate(ids):
-            image, mask = _pair(archive, name)
+            image = read_image(archive, f"images/{name}.jpg", "L")
+            mask = read_image(archive, f"masks/{name}.png", "L")
+            check_same_size(archive, name, image, mask)
             pixels[row] = _squared(image, size, round(float(np.asarray(image).mean())))
             masks[row] = np.asarray(_squared(mask, size, 0)) > 127
-    split_file = store.download_root() / "splits" / "magnetic_tiles.csv"
-    split, groups = _read_split(split_file, ids), np.array([row["group"] for row in rows])
-    if divided := [group for group in sorted(set(groups)) if len(set(split[groups == group])) > 1]:
-        raise ValueError(
-            f"{split_file} divides {len(divided)} groups of one tile, {', '.join(divided[:3])} among them; put each "
-            f"group into one of {', '.join(SPLITS)}"
-        )
+    split, groups = read_split("magnetic_tiles", ids), np.array([row["group"] for row in rows])
+    check_undivided("magnetic_tiles", split, groups, "tile group")
     return ImageSet(
         name="magnetic_tiles",
         images=torch.from_numpy(pixels[:, None]).float().div_(255),
@@ -77,32 +69,6 @@ def load_magnetic_tiles(*, size: int = 128) -> ImageSet:
         masks=torch.from_numpy(masks),
         groups=groups,
     )
-
-
-def _index(archive: zipfile.ZipFile) -> list[dict[str, str]]:
-    """Rows of index.csv (class, id, group, …), the classes in turn. ValueError for a class that is none of the six."""
-    rows = list(csv.DictReader(io.StringIO(archive.read("index.csv").decode())))
-    if unknown := sorted({row["class"] for row in rows} - set(CLASSES)):
-        raise ValueError(f"{archive.filename}: index.csv has the class {unknown[0]!r}, expected {', '.join(CLASSES)}")
-    turns = zip_longest(*([row for row in rows if row["class"] == name] for name in CLASSES))
-    return [row for row in chain.from_iterable(turns) if row]
-
-
-def _pair(archive: zipfile.ZipFile, name: str) -> tuple[Image.Image, Image.Image]:
-    """Image and mask of one id. ValueError names the id."""
-    try:
-        pair = [Image.open(io.BytesIO(archive.read(f"{kind}s/{name}.{end}"))) for kind, end in PARTS]
-        for part in pair:
-            part.load()
-    except (KeyError, OSError) as error:
-        raise ValueError(f"{archive.filename}: {name} or its mask cannot be read: {error}") from error
-    image, mask = pair
-    if image.size != mask.size or {image.mode, mask.mode} != {"L"}:
-        raise ValueError(
-            f"{archive.filename}: {name} has {image.size} pixels of mode {image.mode}, its mask {mask.size} of "
-            f"{mask.mode}; expected the same size (width, height) and 8-bit grey (L)"
-        )
-    return image, mask
 
 
 def _squared(image: Image.Image, size: int, grey: int) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from xai_utils.data import store
-from xai_utils.data.imageset import ImageSet
+from xai_utils.data.imageset import ImageSet, read_split
 
 MAGIC = {1: 0x00000801, 3: 0x00000803}  # idx files: unsigned bytes, 1 axis (labels) or 3 axes (images)
 FILES = {"train": "train", "test": "t10k"}
@@ -65,20 +65,8 @@ def load_mnist() -> ImageSet:
         name="mnist",
         images=torch.from_numpy(np.concatenate(images)[:, None]).float().div_(255),
         labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
-        split=_read_split(store.download_root() / "splits" / "mnist.csv", ids),
+        split=read_split("mnist", ids),
         ids=np.array(ids),
         class_names=tuple("0123456789"),
         provenance=provenance,
     )
-
-
-def _read_split(path: Path, ids: list[str]) -> np.ndarray:
-    """Split of every id, from the lines "id,split"; ValueError unless the file names exactly these ids, once each."""
-    head, *rows = path.read_text(encoding="ascii").splitlines()
-    split = dict(row.split(",", 1) for row in rows)
-    if head != "id,split" or len(rows) != len(split) or split.keys() != set(ids):
-        odd = sorted(split.keys() ^ set(ids))[:3]
-        raise ValueError(
-            f"{path} must name each of the {len(ids)} images once (id,split); it has {len(rows)} rows; {odd=}"
-        )
-    return np.array([split[i] for i in ids])

@@ -1,13 +1,9 @@
 """Drawn chest radiographs with and without an opacity: paper 4's kind of data for the quick profile."""
 
-import hashlib
-import json
-
 import numpy as np
-import torch
 
+from xai_utils.data.drawing import between, blurred, grid, image_set, turned
 from xai_utils.data.imageset import CYCLE, ImageSet
-from xai_utils.data.sets.surface_defects import _between, _grid
 from xai_utils.seeds import numpy_rng
 
 CLASSES = ("normal", "opacity")
@@ -46,27 +42,7 @@ def load_radiographs(*, n: int = 1000, size: int = 64, seed: int = 0) -> ImageSe
     Raises:
         ValueError: n or size is too small or no int.
     """
-    for name, value, least in (("n", n, 10), ("size", size, 32)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected an int of at least {least}")
-    batches = -(-n // _BATCH)  # whole ones, of which the first n images are kept
-    grey = np.empty((batches * _BATCH, size, size), np.uint8)
-    masks = np.zeros(grey.shape, bool)
-    for start in range(0, len(grey), _BATCH):
-        grey[start : start + _BATCH] = _draw(seed, start // _BATCH, masks[start : start + _BATCH])
-    number = np.arange(n)
-    # not the pixels: the last digit of an exponential, and so a grey level, may differ on another processor
-    made = json.dumps([n, size, seed]).encode() + np.packbits(masks[:n]).tobytes()
-    return ImageSet(
-        name="radiographs",
-        images=torch.from_numpy(grey[:n, None]).float().div_(255),
-        labels=torch.from_numpy(number % len(CLASSES)),
-        split=np.array(CYCLE)[number // len(CLASSES) % len(CYCLE)],
-        ids=np.array([f"radiographs/{i:05d}" for i in number]),
-        class_names=CLASSES,
-        provenance={"name": "radiographs", "sha256": hashlib.sha256(made).hexdigest(), "variant": "embedded"},
-        masks=torch.from_numpy(masks[:n]),
-    )
+    return image_set("radiographs", CLASSES, _draw, _BATCH, n=n, size=size, seed=seed, least=(10, 32))
 
 
 def _draw(seed: int, batch: int, masks: np.ndarray) -> np.ndarray:
@@ -79,7 +55,7 @@ def _draw(seed: int, batch: int, masks: np.ndarray) -> np.ndarray:
     density = _anatomy(across, down, lungs, body, vessels)
     sick = slice(1, None, len(CLASSES))
     cover, masks[sick] = _opacity(across[sick], down[sick], lungs[sick], body[sick], shape[sick])
-    density[sick] += _between(0.16, 0.42, shape[sick, 9]) * cover * (1 + 0.25 * _blurred(mottle[sick], 0.025))
+    density[sick] += between(0.16, 0.42, shape[sick, 9]) * cover * (1 + 0.25 * blurred(mottle[sick], 0.025))
     return _exposed(density, film, grain)
 
 
@@ -94,23 +70,13 @@ def _bump(distance: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * (distance / width) ** 2)
 
 
-def _blurred(noise: np.ndarray, width: float) -> np.ndarray:
-    """White noise (B, H, W) blurred by a round Gaussian of `width` sides, and brought to deviation 1."""
-    size = noise.shape[1]
-    frequency = np.hypot(np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)[None])
-    gain = np.exp(-2 * np.pi**2 * (width * frequency) ** 2)
-    gain[0, 0] = 0
-    blurred = np.fft.irfft2(np.fft.rfft2(noise) * gain, s=noise.shape[1:])
-    return blurred / blurred.std((1, 2), keepdims=True)
-
-
 def _posed(drawn: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Places (B, size, size) of the pixels in the body: from the midline, and down from the middle of the picture."""
-    down, across = _grid(size)
-    across, down = across - 0.5 - _between(-0.04, 0.04, drawn[:, 0]), down - 0.5 - _between(-0.04, 0.04, drawn[:, 1])
-    turn, scale = _between(-0.08, 0.08, drawn[:, 2]), _between(0.9, 1.08, drawn[:, 3])
-    wide = _between(0.93, 1.07, drawn[:, 4])
-    u, v = np.cos(turn) * across + np.sin(turn) * down, np.cos(turn) * down - np.sin(turn) * across
+    down, across = grid(size)
+    across, down = across - 0.5 - between(-0.04, 0.04, drawn[:, 0]), down - 0.5 - between(-0.04, 0.04, drawn[:, 1])
+    turn, scale = between(-0.08, 0.08, drawn[:, 2]), between(0.9, 1.08, drawn[:, 3])
+    wide = between(0.93, 1.07, drawn[:, 4])
+    u, v = turned(down, across, turn)
     return u / (scale * wide), v * wide / scale
 
 
@@ -121,14 +87,14 @@ def _cage(down: np.ndarray) -> np.ndarray:
 
 def _floor(across: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Height of the diaphragm: a dome on either side, the liver's (left in the picture) higher."""
-    breath, left = _between(0.22, 0.32, drawn[:, 0]), _between(0.0, 0.05, drawn[:, 1])
+    breath, left = between(0.22, 0.32, drawn[:, 0]), between(0.0, 0.05, drawn[:, 1])
     return breath + 2.2 * (np.abs(across) - 0.17) ** 2 - left * _soft(-across, 0.02)
 
 
 def _lungs(across: np.ndarray, down: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Share of air (B, size, size), 0 … 1: 1 inside the lung fields."""
     beside = np.abs(across)
-    inner = _between(0.05, 0.075, drawn[:, 2]) + 0.03 * _soft(down - 0.05, 0.05)
+    inner = between(0.05, 0.075, drawn[:, 2]) + 0.03 * _soft(down - 0.05, 0.05)
     return (
         _soft(beside - inner, 0.008) * _soft(_cage(down) - beside, 0.008) * _soft(_floor(across, drawn) - down, 0.006)
     )
@@ -136,8 +102,8 @@ def _lungs(across: np.ndarray, down: np.ndarray, drawn: np.ndarray) -> np.ndarra
 
 def _ribs(across: np.ndarray, down: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Density of the ribs (B, size, size): bands that fall outwards behind, fainter ones that fall inwards in front."""
-    beside, gap, cage = np.abs(across), _between(0.085, 0.105, drawn[:, 3]), _cage(down)
-    first, total = _between(0, 1, drawn[:, 4]), np.zeros_like(across)
+    beside, gap, cage = np.abs(across), between(0.085, 0.105, drawn[:, 3]), _cage(down)
+    first, total = between(0, 1, drawn[:, 4]), np.zeros_like(across)
     for height, slope, bend, strength in ((0, 0.05, 1.1, 1.0), (0.5, 0.65, 0.5, 0.5)):
         along = (down + slope * beside - bend * (beside - 0.12) ** 2) / gap + first + height
         total += strength * _bump((along + 0.5) % 1 - 0.5, 0.16)
@@ -151,24 +117,25 @@ def _anatomy(
     """Density (B, size, size) that the rays meet; 0 is air, soft tissue is about 0.6."""
     beside = np.abs(across)
     shoulder = 0.11 + 0.42 * _soft(down + 0.37 - 0.25 * (beside - 0.2), 0.025) - 0.09 * _soft(down + 0.02, 0.06)
-    body = _soft(shoulder + _between(-0.03, 0.05, drawn[:, 5]) - beside, 0.012)
+    body = _soft(shoulder + between(-0.03, 0.05, drawn[:, 5]) - beside, 0.012)
     density = body * (0.5 + 0.18 * np.sqrt((1 - (across / 0.6) ** 2).clip(0)))
-    density -= lungs * _between(0.34, 0.42, drawn[:, 6])
+    density -= lungs * between(0.34, 0.42, drawn[:, 6])
     density += 0.1 * _soft(down - _floor(across, drawn), 0.006) * body
-    wide, tilt = _between(0.125, 0.17, drawn[:, 7]), _between(0.3, 0.6, drawn[:, 8])
-    x, y = across - _between(0.045, 0.075, drawn[:, 9]), down - 0.13
-    heart = np.hypot((np.cos(tilt) * x + np.sin(tilt) * y) / wide, (np.cos(tilt) * y - np.sin(tilt) * x) / 0.13)
+    wide, tilt = between(0.125, 0.17, drawn[:, 7]), between(0.3, 0.6, drawn[:, 8])
+    x, y = across - between(0.045, 0.075, drawn[:, 9]), down - 0.13
+    long, broad = turned(y, x, tilt)
+    heart = np.hypot(long / wide, broad / 0.13)
     middle = _soft(0.062 - np.abs(across - 0.01), 0.008) * _soft(down + 0.3, 0.03)
     knob = 0.5 * _soft(0.035 - np.hypot(across - 0.06, down + 0.13), 0.008)
     density += 0.3 * np.maximum(np.maximum(_soft(1 - heart, 0.05), middle), knob) * body
     discs = 1 + 0.35 * np.cos(2 * np.pi * (down / 0.058 + drawn[:, 10, None, None]))
     density += 0.09 * _soft(0.032 - beside, 0.006) * discs * body
     density -= 0.12 * _bump(across, 0.016) * _soft(-0.16 - down, 0.03) * body  # the windpipe
-    density += _between(0.06, 0.11, drawn[:, 11]) * _ribs(across, down, drawn) * body
+    density += between(0.06, 0.11, drawn[:, 11]) * _ribs(across, down, drawn) * body
     collar = down + 0.29 + 0.3 * (beside - 0.05) - 0.45 * (beside - 0.2).clip(0) ** 2
     density += 0.12 * _bump(collar, 0.014) * _soft(beside - 0.035, 0.01) * _soft(0.36 - beside, 0.015) * body
     root = _bump(np.hypot(beside - 0.1, 0.6 * (down - 0.02)), 0.09)
-    branches = _between(0.011, 0.032, drawn[:, 12]) * (_blurred(noise, 0.018) + _blurred(noise[:, ::-1], 0.04))
+    branches = between(0.011, 0.032, drawn[:, 12]) * (blurred(noise, 0.018) + blurred(noise[:, ::-1], 0.04))
     return density + lungs * (0.1 * root + (0.5 + 0.4 * root) * branches)
 
 
@@ -177,23 +144,23 @@ def _opacity(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cover (B, size, size) in 0 … 1 by one blotch inside a lung field, and its pixels."""
     side = np.where(drawn[:, 0] < 0.5, -1.0, 1.0)[:, None, None]
-    v = _between(-0.22, 0.2, drawn[:, 1])
+    v = between(-0.22, 0.2, drawn[:, 1])
     inner, outer = 0.13 + 0.05 * (side > 0) * (v > 0), _cage(v) - 0.05
     u = inner + (outer - inner) * drawn[:, 2, None, None]
     v = np.minimum(v, _floor(side * u, body) - 0.05)
     x, y = across - side * u, down - v
-    turn, stretch = _between(0, np.pi, drawn[:, 3]), _between(1, 1.6, drawn[:, 4])
-    along, beside = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
+    turn, stretch = between(0, np.pi, drawn[:, 3]), between(1, 1.6, drawn[:, 4])
+    along, beside = turned(y, x, turn)
     distance, angle = np.hypot(along / stretch, beside), np.arctan2(y, x)
-    waves = sum(np.cos(k * angle + _between(0, 2 * np.pi, drawn[:, 3 + k])) / k for k in (2, 3, 4))
-    radius = _between(0.055, 0.11, drawn[:, 8])
+    waves = sum(np.cos(k * angle + between(0, 2 * np.pi, drawn[:, 3 + k])) / k for k in (2, 3, 4))
+    radius = between(0.055, 0.11, drawn[:, 8])
     cover = _soft(radius * (1 + 0.3 * waves) - distance, 0.2 * radius) * lungs
     return cover, cover > 0.5
 
 
 def _exposed(density: np.ndarray, drawn: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """The film (B, size, size) in 0 … 255: brighter the denser, with its own exposure, contrast, fog and grain."""
-    grey = 1 - np.exp(-_between(1.3, 1.9, drawn[:, 0]) * density.clip(0) ** _between(0.95, 1.25, drawn[:, 1]))
-    grey = _between(0.03, 0.12, drawn[:, 2]) + _between(0.95, 1.1, drawn[:, 3]) * grey
-    grain = _between(0.008, 0.03, drawn[:, 4]) * (0.6 * noise + 0.4 * _blurred(noise[:, ::-1], 0.012))
+    grey = 1 - np.exp(-between(1.3, 1.9, drawn[:, 0]) * density.clip(0) ** between(0.95, 1.25, drawn[:, 1]))
+    grey = between(0.03, 0.12, drawn[:, 2]) + between(0.95, 1.1, drawn[:, 3]) * grey
+    grain = between(0.008, 0.03, drawn[:, 4]) * (0.6 * noise + 0.4 * blurred(noise[:, ::-1], 0.012))
     return np.rint((grey + grain).clip(0, 1) * 255).astype(np.uint8)

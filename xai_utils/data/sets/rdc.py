@@ -8,19 +8,17 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import psutil
 import torch
-from defusedxml import DefusedXmlException, ElementTree
 from PIL import Image, ImageOps
 
 from xai_utils.data import store
-from xai_utils.data.folder import SUFFIXES
 from xai_utils.data.imageset import SPLITS, ImageSet
+from xai_utils.data.voc import Photograph, annotated_files, read_photograph, unreadable
 from xai_utils.seeds import numpy_rng
 
 CLASSES = ("no_crack", "crack")
@@ -31,9 +29,6 @@ NO_CRACKS = 30430 / 47513  # no-crack crops for each crack crop
 SIDE = 16  # of the shrunk images that are compared
 _TRIES = 200  # random places for each no-crack crop
 _BLOCK = 1024  # images compared with all others at once
-
-
-Box = tuple[str, int, int, int, int]  # class, left, top, right, bottom in pixels; right and bottom are outside
 
 
 def load_rdc(
@@ -107,8 +102,8 @@ def load_rdc(
     root = store.resolve(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"folder {root} does not exist, or is not a folder")
-    files = _chosen(root, _pairs_of_files(root), countries)
-    photographs = [_photograph(image, xml, bad_boxes) for image, xml in files.values()]
+    files = _chosen(root, annotated_files(root), countries)
+    photographs = [read_photograph(image, xml, bad_boxes) for image, xml in files.values()]
     crops = _crops(list(files), photographs, tuple(categories), seed, root)
     used = sorted({crop[1] for crop in crops})
     split = dict(zip(used, _split([files[i][0] for i in used], used, crops, shares, alike, seed)))
@@ -134,31 +129,6 @@ def load_rdc(
         provenance={"name": root.name, "sha256": store.sha256_of_lines(checksums), "variant": "own"},
         groups=np.array([name for _, name, *_ in crops]),
     )
-
-
-def read_voc(text: bytes, name: str) -> list[Box]:
-    """The boxes of one Pascal VOC file. Entities and external references are refused, not followed.
-
-    Args:
-        text: the XML.
-        name: of the file, for errors.
-
-    Raises:
-        ValueError: no XML, or one with entities; a box without class or with a side that is no number.
-    """
-    try:
-        tree, boxes = ElementTree.fromstring(text), []
-    except (ElementTree.ParseError, DefusedXmlException) as error:
-        raise ValueError(f"{name} is no Pascal VOC file: {str(error) or type(error).__name__}") from error
-    for number, item in enumerate(tree.iter("object"), 1):
-        texts = [item.findtext("name")] + [item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            boxes.append((texts[0].strip(), *(round(float(side)) for side in texts[1:])))
-        except (AttributeError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"{name}: object {number} has the name, xmin, ymin, xmax and ymax {texts}, expected a name and numbers"
-            ) from error
-    return boxes
 
 
 def nearest(images: Sequence[Path]) -> np.ndarray:
@@ -198,42 +168,12 @@ def _signs(path: Path) -> np.ndarray:
             image.draft("L", (8 * SIDE, 8 * SIDE))  # a JPEG is decoded at an eighth of its size, or so
             grey = np.asarray(ImageOps.exif_transpose(image).convert("L").resize((SIDE, SIDE)), dtype=np.float64)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     standard = (grey - grey.mean()) / max(grey.std(), 1e-9)
     return np.where(standard > 0, 1, -1).ravel()
 
 
 # --- step 1: images
-
-
-def _pairs_of_files(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Name → image and box file, of all folders `images` that have a folder `annotations` beside them."""
-    folders = [
-        path for path in sorted([root / "images", *root.glob("**/images")]) if (path / "../annotations").is_dir()
-    ]
-    if not folders:
-        raise ValueError(
-            f"{root} holds no folder `images` with a folder `annotations` beside it; expected RDD2022 as unpacked "
-            "(<country>/train/images, <country>/train/annotations/xmls), or images and annotations/xmls of your own"
-        )
-    pairs = {}
-    for images in dict.fromkeys(folders):
-        notes = images.parent / "annotations"
-        notes = notes / "xmls" if (notes / "xmls").is_dir() else notes
-        found = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
-        boxes = {path.stem: path for path in sorted(notes.glob("[!.]*.xml"))}
-        times = Counter(path.stem for path in found)
-        if twice := [stem for stem, count in times.items() if count > 1 or stem in pairs]:
-            raise ValueError(f"{images}: image {twice[0]!r} is there twice; remove or rename one of the two")
-        if lone := sorted(times.keys() - boxes.keys()):
-            raise ValueError(
-                f"image {images / lone[0]}.* has no box file {notes / lone[0]}.xml, and {len(lone) - 1} more; an image "
-                "without damage needs one without objects"
-            )
-        if lone := sorted(boxes.keys() - times.keys()):
-            raise ValueError(f"box file {boxes[lone[0]]} has no image {images / lone[0]}.*, and {len(lone) - 1} more")
-        pairs |= {path.stem: (path, boxes[path.stem]) for path in found}
-    return pairs
 
 
 def _chosen(
@@ -257,41 +197,13 @@ def _country(name: str) -> str:
     return name.rpartition("_")[0]
 
 
-@dataclass(frozen=True)
-class _Photograph:
-    width: int
-    height: int
-    boxes: tuple[Box, ...]
-
-
-def _photograph(image: Path, xml: Path, bad_boxes: str) -> _Photograph:
-    try:
-        with Image.open(image) as opened:
-            turned = opened.getexif().get(0x0112, 1) >= 5  # lies on its side
-            width, height = opened.size[::-1] if turned else opened.size
-    except OSError as error:
-        raise _unreadable(image, error) from error
-    boxes = []
-    for box in read_voc(xml.read_bytes(), str(xml)):
-        kind, left, top, right, bottom = box
-        if 0 <= left < right <= width and 0 <= top < bottom <= height:
-            boxes.append(box)
-        elif bad_boxes == "error":
-            fault = "has no area" if right <= left or bottom <= top else f"is not inside its image ({width}×{height})"
-            raise ValueError(
-                f"{xml}: box {kind} (xmin {left}, ymin {top}, xmax {right}, ymax {bottom}) {fault}; correct the file, "
-                "or leave such boxes out with bad_boxes='skip'"
-            )
-    return _Photograph(width, height, tuple(boxes))
-
-
 # --- step 2: crops (label, photograph, left, top, right, bottom)
 
 _Crop = tuple[int, str, int, int, int, int]
 
 
 def _crops(
-    names: Sequence[str], photographs: Sequence[_Photograph], categories: Sequence[str], seed: int, root: Path
+    names: Sequence[str], photographs: Sequence[Photograph], categories: Sequence[str], seed: int, root: Path
 ) -> list[_Crop]:
     """Both classes in random order."""
     cracks, sides = [], defaultdict(list)
@@ -323,7 +235,7 @@ def _crops(
     return [crops[i] for i in rng.permutation(len(crops))]
 
 
-def _free_box(photograph: _Photograph, sides: np.ndarray, rng: np.random.Generator) -> tuple[int, ...] | None:
+def _free_box(photograph: Photograph, sides: np.ndarray, rng: np.random.Generator) -> tuple[int, ...] | None:
     """A random box of drawn width and height that touches no other; None if this one does not fit."""
     width, height = (int(sides[rng.integers(len(sides)), k]) for k in (0, 1))
     if width > photograph.width or height > photograph.height:
@@ -403,11 +315,7 @@ def _cuts(path: Path, boxes: Sequence[Any], size: int, grey: bool) -> Iterator[n
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     for box in boxes:
         cut = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
         yield cut.reshape(size, size, -1).transpose(2, 0, 1)
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"image {path} cannot be read: {error}. Replace or remove it.")

@@ -1,13 +1,9 @@
 """Drawn close-ups of asphalt with and without cracks: paper 5's kind of data for the quick profile."""
 
-import hashlib
-import json
-
 import numpy as np
-import torch
 
+from xai_utils.data.drawing import between, distance_to_line, grid, image_set, streaks, turned
 from xai_utils.data.imageset import CYCLE, ImageSet
-from xai_utils.data.sets.surface_defects import _between, _grid, _streaks
 from xai_utils.seeds import numpy_rng
 
 CLASSES = ("no_crack", "crack")
@@ -42,27 +38,7 @@ def load_road_patches(*, n: int = 1000, size: int = 64, seed: int = 0) -> ImageS
     Raises:
         ValueError: n or size is too small or no int.
     """
-    for name, value, least in (("n", n, 20), ("size", size, 16)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected an int of at least {least}")
-    batches = -(-n // _BATCH)  # whole ones, of which the first n images are kept
-    grey = np.empty((batches * _BATCH, size, size), np.uint8)
-    masks = np.zeros(grey.shape, bool)
-    for start in range(0, len(grey), _BATCH):
-        grey[start : start + _BATCH] = _draw(seed, start // _BATCH, masks[start : start + _BATCH])
-    number = np.arange(n)
-    # not the pixels: the last digit of a Fourier transform, and so a grey level, may differ on another processor
-    made = json.dumps([n, size, seed]).encode() + np.packbits(masks[:n]).tobytes()
-    return ImageSet(
-        name="road_patches",
-        images=torch.from_numpy(grey[:n, None]).float().div_(255),
-        labels=torch.from_numpy(number % len(CLASSES)),
-        split=np.array(CYCLE)[number // len(CLASSES) % len(CYCLE)],
-        ids=np.array([f"road_patches/{i:05d}" for i in number]),
-        class_names=CLASSES,
-        provenance={"name": "road_patches", "sha256": hashlib.sha256(made).hexdigest(), "variant": "embedded"},
-        masks=torch.from_numpy(masks[:n]),
-    )
+    return image_set("road_patches", CLASSES, _draw, _BATCH, n=n, size=size, seed=seed, least=(20, 16))
 
 
 def _draw(seed: int, batch: int, masks: np.ndarray) -> np.ndarray:
@@ -73,52 +49,47 @@ def _draw(seed: int, batch: int, masks: np.ndarray) -> np.ndarray:
     road = _asphalt(ground, noise)
     cracked = slice(CLASSES.index("crack"), None, len(CLASSES))
     cover, inside = _cracks(lines[cracked], size)
-    rough = 1 + 0.35 * _streaks(noise[cracked, ::-1, ::-1], np.zeros((1, 1, 1)), 0.03, 0.03)  # crumbling edges
+    rough = 1 + 0.35 * streaks(noise[cracked, ::-1, ::-1], np.zeros((1, 1, 1)), 0.03, 0.03)  # crumbling edges
     road[cracked] *= 1 - (cover * rough).clip(0, 1)
     masks[cracked] = inside
     return np.rint(road.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _turned(down: np.ndarray, across: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places along a direction and beside it, (B, size, size)."""
-    return np.cos(angle) * across + np.sin(angle) * down, np.cos(angle) * down - np.sin(angle) * across
-
-
 def _asphalt(drawn: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Grey values (B, size, size) of a road without cracks."""
-    size, (down, across) = noise.shape[1], _grid(noise.shape[1])
+    size, (down, across) = noise.shape[1], grid(noise.shape[1])
     down, across, flat = down - 0.5, across - 0.5, np.zeros((1, 1, 1))
-    grain = _between(0.02, 0.07, drawn[:, 0]) * _streaks(noise, flat, 0.55 / size, 0.45 / size)
-    grain += _between(0.01, 0.04, drawn[:, 1]) * _streaks(noise[:, ::-1], flat, 0.03, 0.02)
-    stones = (noise[:, :, ::-1] > _between(2.3, 3.2, drawn[:, 2])) * _between(0.05, 0.3, drawn[:, 3])
-    towards = _between(0, 2 * np.pi, drawn[:, 4])
-    slope = _turned(down, across, towards)[0]
-    light = _between(0.32, 0.62, drawn[:, 5]) + _between(0, 0.12, drawn[:, 6]) * slope
-    upright = np.pi / 2 + _between(-0.5, 0.5, drawn[:, 7])
-    track = (_turned(down, across, upright)[1] - _between(-0.5, 0.5, drawn[:, 8])) / 0.18
-    light *= 1 - _between(0, 0.15, drawn[:, 9]) * np.exp(-0.5 * track**2)
+    grain = between(0.02, 0.07, drawn[:, 0]) * streaks(noise, flat, 0.55 / size, 0.45 / size)
+    grain += between(0.01, 0.04, drawn[:, 1]) * streaks(noise[:, ::-1], flat, 0.03, 0.02)
+    stones = (noise[:, :, ::-1] > between(2.3, 3.2, drawn[:, 2])) * between(0.05, 0.3, drawn[:, 3])
+    towards = between(0, 2 * np.pi, drawn[:, 4])
+    slope = turned(down, across, towards)[0]
+    light = between(0.32, 0.62, drawn[:, 5]) + between(0, 0.12, drawn[:, 6]) * slope
+    upright = np.pi / 2 + between(-0.5, 0.5, drawn[:, 7])
+    track = (turned(down, across, upright)[1] - between(-0.5, 0.5, drawn[:, 8])) / 0.18
+    light *= 1 - between(0, 0.15, drawn[:, 9]) * np.exp(-0.5 * track**2)
     road = light * (1 + 1.3 * (grain + stones))
 
-    stain = _streaks(noise[:, ::-1, ::-1], flat, 0.05, 0.04)
-    away = np.hypot(down - _between(-0.4, 0.4, drawn[:, 10]), across - _between(-0.4, 0.4, drawn[:, 11]))
-    edge = (_between(0.06, 0.2, drawn[:, 12]) * (1 + 0.3 * stain) - away) / _between(0.01, 0.04, drawn[:, 13])
-    road *= 1 - _some(drawn[:, 14], 0.25) * _between(0.15, 0.45, drawn[:, 15]) * _soft(edge)
+    stain = streaks(noise[:, ::-1, ::-1], flat, 0.05, 0.04)
+    away = np.hypot(down - between(-0.4, 0.4, drawn[:, 10]), across - between(-0.4, 0.4, drawn[:, 11]))
+    edge = (between(0.06, 0.2, drawn[:, 12]) * (1 + 0.3 * stain) - away) / between(0.01, 0.04, drawn[:, 13])
+    road *= 1 - _some(drawn[:, 14], 0.25) * between(0.15, 0.45, drawn[:, 15]) * _soft(edge)
 
-    beside = _turned(down, across, _between(0, np.pi, drawn[:, 16]))[1] - _between(-0.4, 0.4, drawn[:, 17])
-    half = np.maximum(_between(0.006, 0.016, drawn[:, 18]), 0.75 / size)
+    beside = turned(down, across, between(0, np.pi, drawn[:, 16]))[1] - between(-0.4, 0.4, drawn[:, 17])
+    half = np.maximum(between(0.006, 0.016, drawn[:, 18]), 0.75 / size)
     joint = (0.5 + (half - np.abs(beside)) * size).clip(0, 1)
     depth = np.where(drawn[:, 19] < 0.75, 0.15 + 0.5 * drawn[:, 20], -0.1 - 0.2 * drawn[:, 20])[:, None, None]
     road *= 1 - _some(drawn[:, 21], 0.3) * depth * joint  # a quarter of them are lighter than the road
 
-    beside = _turned(down, across, upright + _between(-0.4, 0.4, drawn[:, 22]))[1] - _between(-0.5, 0.5, drawn[:, 23])
-    paint = (0.5 + (_between(0.05, 0.13, drawn[:, 24]) - np.abs(beside)) * size / 2).clip(0, 1)
-    worn = (0.8 + 0.35 * _streaks(noise[:, ::-1], flat, 0.02, 0.02)).clip(0, 1)
-    paint *= worn * _some(drawn[:, 25], 0.2) * _between(0.5, 0.95, drawn[:, 26])
+    beside = turned(down, across, upright + between(-0.4, 0.4, drawn[:, 22]))[1] - between(-0.5, 0.5, drawn[:, 23])
+    paint = (0.5 + (between(0.05, 0.13, drawn[:, 24]) - np.abs(beside)) * size / 2).clip(0, 1)
+    worn = (0.8 + 0.35 * streaks(noise[:, ::-1], flat, 0.02, 0.02)).clip(0, 1)
+    paint *= worn * _some(drawn[:, 25], 0.2) * between(0.5, 0.95, drawn[:, 26])
     road += paint * (0.85 - road) * (1 + grain)
 
-    sunless = _turned(down, across, _between(0, 2 * np.pi, drawn[:, 27]))[0] - _between(-0.4, 0.4, drawn[:, 28])
+    sunless = turned(down, across, between(0, 2 * np.pi, drawn[:, 27]))[0] - between(-0.4, 0.4, drawn[:, 28])
     sunless = sunless + 0.05 * stain * (drawn[:, 31] < 0.5)[:, None, None]  # of a tree, or of something straight
-    shadow = _soft(sunless / _between(0.008, 0.04, drawn[:, 29]))
+    shadow = _soft(sunless / between(0.008, 0.04, drawn[:, 29]))
     return road * (1 - _some(drawn[:, 30], 0.25) * 0.4 * shadow)
 
 
@@ -156,7 +127,7 @@ def _cracks(drawn: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         half = 0.009 + 0.014 * one[:, 8]
         taper = 1 - 0.9 * np.abs(np.linspace(-1, 1, _STEPS)) ** 2
         widths = half[:, None] * taper * (0.6 + 0.8 * np.roll(one[:, _SHAPE : _SHAPE + _STEPS], 3, 1))
-        near = _near(path, np.maximum(widths, 0.7 / size), size)
+        near = distance_to_line(path, np.maximum(widths, 0.7 / size), size)
         for branch in range(_BRANCHES):
             first = _SHAPE + _STEPS + branch * (_TWIGS + 4)
             has, at, turn, reach = one[:, first : first + 4].T
@@ -167,7 +138,9 @@ def _cracks(drawn: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
             route = _walk(start, onward[:, None] + twig, 0.15 + 0.25 * reach)
             thin = 0.7 * half[:, None] * np.linspace(1, 0.5, _TWIGS)
             grown = (has < 0.5) & ~pair
-            near[grown] = np.minimum(near[grown], _near(route[grown], np.maximum(thin[grown], 0.6 / size), size))
+            near[grown] = np.minimum(
+                near[grown], distance_to_line(route[grown], np.maximum(thin[grown], 0.6 / size), size)
+            )
         cover[rows] = np.maximum(cover[rows], contrast[rows, k, None, None] * (0.5 - near * size).clip(0, 1))
         inside[rows] = np.maximum(inside[rows], near < 0)
     return cover, inside > 0
@@ -177,13 +150,3 @@ def _walk(start: np.ndarray, angles: np.ndarray, length: np.ndarray) -> np.ndarr
     """Corners (B, K + 1, 2) as row and column of K equal steps that begin at `start` (B, 2)."""
     steps = np.stack([np.sin(angles), np.cos(angles)], 2) * (length / angles.shape[1])[:, None, None]
     return start[:, None] + np.concatenate([np.zeros_like(steps[:, :1]), steps.cumsum(1)], 1)
-
-
-def _near(path: np.ndarray, half: np.ndarray, size: int) -> np.ndarray:
-    """Distance (B, size, size) from a line of corners (B, K + 1, 2) and half widths (B, K); negative inside it."""
-    near, (down, across) = np.full((len(path), size, size), np.inf), _grid(size)
-    for k in range(half.shape[1]):
-        (y, x), (dy, dx) = path[:, k].T[..., None, None], (path[:, k + 1] - path[:, k]).T[..., None, None]
-        foot = (((down - y) * dy + (across - x) * dx) / np.maximum(dy**2 + dx**2, 1e-12)).clip(0, 1)
-        near = np.minimum(near, np.hypot(down - y - foot * dy, across - x - foot * dx) - half[:, k, None, None])
-    return near

@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 
 from xai_utils.data import store
-from xai_utils.data.archive import check_size, check_undivided, in_turns, read_image, read_index
-from xai_utils.data.imageset import ImageSet
-from xai_utils.data.sets.mnist import _read_split
+from xai_utils.data.archive import check_same_size, check_size, check_undivided, in_turns, read_image, read_index
+from xai_utils.data.imageset import ImageSet, read_split
 
 REGISTERED = "road_cracks"  # in data/registry.yaml
 ARCHIVE = "brazil_road_cracks.zip"
@@ -60,19 +59,14 @@ def load_road_views(*, size: int = 128, watermark: bool = False) -> ImageSet:
         masks = np.empty(pixels.shape[:3], bool)
         for number, row in enumerate(rows):
             image, mask = read_image(archive, f"images/{row['id']}.jpg", "RGB"), whole[row["id"]]
-            if image.size != mask.size:
-                raise ValueError(
-                    f"{archive.filename}: {row['id']} has {image.size} pixels, its mask {mask.size}; expected the same "
-                    f"size (width, height)"
-                )
+            check_same_size(archive, row["id"], image, mask)
             if not watermark:
                 _blank(image)
             pixels[number] = image.resize((size, size), Image.Resampling.BILINEAR)
             masks[number] = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BILINEAR)) > 127
     ids, groups = [row["id"] for row in rows], np.array([row["road_segment"] for row in rows])
-    split_file = store.download_root() / "splits" / "road_views.csv"
-    split = _read_split(split_file, ids)
-    check_undivided(split_file, split, groups, "road segment")
+    split = read_split("road_views", ids)
+    check_undivided("road_views", split, groups, "road segment")
     return ImageSet(
         name="road_views",
         images=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float().div_(255),

@@ -9,8 +9,7 @@ from PIL import Image
 
 from xai_utils.data import store
 from xai_utils.data.archive import check_size, in_turns, read_image, read_index
-from xai_utils.data.imageset import ImageSet
-from xai_utils.data.sets.mnist import _read_split
+from xai_utils.data.imageset import ImageSet, read_split
 
 REGISTERED = "stanford_cars"
 ARCHIVE = "stanford_cars_subset.zip"
@@ -80,7 +79,7 @@ def load_stanford_cars(*, size: int = 96) -> ImageSet:
         name="stanford_cars",
         images=torch.from_numpy(red_first).float().div_(255),
         labels=torch.tensor(labels),
-        split=_read_split(store.download_root() / "splits" / f"{REGISTERED}.csv", ids),
+        split=read_split(REGISTERED, ids),
         ids=np.array(ids),
         class_names=CLASSES,
         provenance=provenance,

@@ -1,11 +1,8 @@
 """Drawn pictures of ground metal with and without defects: paper 3's kind of data for the quick profile."""
 
-import hashlib
-import json
-
 import numpy as np
-import torch
 
+from xai_utils.data.drawing import between, distance_to_line, grid, image_set, streaks, turned
 from xai_utils.data.imageset import CYCLE, ImageSet
 from xai_utils.seeds import numpy_rng
 
@@ -46,27 +43,7 @@ def load_surface_defects(*, n: int = 2000, size: int = 64, seed: int = 0) -> Ima
     Raises:
         ValueError: n or size is too small or no int.
     """
-    for name, value, least in (("n", n, 25), ("size", size, 16)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected an int of at least {least}")
-    batches = -(-n // _BATCH)  # whole ones, of which the first n images are kept
-    grey = np.empty((batches * _BATCH, size, size), np.uint8)
-    masks = np.zeros(grey.shape, bool)
-    for start in range(0, len(grey), _BATCH):
-        grey[start : start + _BATCH] = _draw(seed, start // _BATCH, masks[start : start + _BATCH])
-    number = np.arange(n)
-    # not the pixels: the last digit of a Fourier transform, and so a grey level, may differ on another processor
-    made = json.dumps([n, size, seed]).encode() + np.packbits(masks[:n]).tobytes()
-    return ImageSet(
-        name="surface_defects",
-        images=torch.from_numpy(grey[:n, None]).float().div_(255),
-        labels=torch.from_numpy(number % len(CLASSES)),
-        split=np.array(CYCLE)[number // len(CLASSES) % len(CYCLE)],
-        ids=np.array([f"surface_defects/{i:05d}" for i in number]),
-        class_names=CLASSES,
-        provenance={"name": "surface_defects", "sha256": hashlib.sha256(made).hexdigest(), "variant": "embedded"},
-        masks=torch.from_numpy(masks[:n]),
-    )
+    return image_set("surface_defects", CLASSES, _draw, _BATCH, n=n, size=size, seed=seed, least=(25, 16))
 
 
 def _draw(seed: int, batch: int, masks: np.ndarray) -> np.ndarray:
@@ -90,39 +67,17 @@ def _draw(seed: int, batch: int, masks: np.ndarray) -> np.ndarray:
     return np.rint(metal.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _between(low: float, high: float, share: np.ndarray) -> np.ndarray:
-    """Uniform numbers `share` in [0, 1) brought to [low, high), with two axes added for the pixels."""
-    return (low + (high - low) * share)[:, None, None]
-
-
-def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (size, 1) and columns (1, size) of the pixels' centres, as shares of the side."""
-    centre = (np.arange(size) + 0.5) / size
-    return centre[:, None], centre[None]
-
-
-def _streaks(noise: np.ndarray, angle: np.ndarray, length: float, width: float) -> np.ndarray:
-    """White noise (B, H, W) blurred by a Gaussian along `angle` (B, 1, 1) and across, and brought to deviation 1."""
-    size = noise.shape[1]
-    down, across = np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)[None]
-    along, beside = np.cos(angle) * across + np.sin(angle) * down, np.cos(angle) * down - np.sin(angle) * across
-    gain = np.exp(-2 * np.pi**2 * ((length * along) ** 2 + (width * beside) ** 2))
-    gain[:, 0, 0] = 0
-    blurred = np.fft.irfft2(np.fft.rfft2(noise) * gain, s=noise.shape[1:])
-    return blurred / blurred.std((1, 2), keepdims=True)
-
-
 def _metal(drawn: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Grey values of the ground: grinding marks of one direction, grain, and light that falls off to one side."""
-    angle = _between(-0.35, 0.35, drawn[:, 0])
-    marks = _between(0.015, 0.045, drawn[:, 1]) * _streaks(noise, angle, 0.25, 0.006)
-    marks += _between(0.01, 0.03, drawn[:, 2]) * _streaks(noise[:, ::-1], angle, 0.5, 0.03)
-    down, across = _grid(noise.shape[1])
-    towards = _between(0, 2 * np.pi, drawn[:, 3])
+    angle = between(-0.35, 0.35, drawn[:, 0])
+    marks = between(0.015, 0.045, drawn[:, 1]) * streaks(noise, angle, 0.25, 0.006)
+    marks += between(0.01, 0.03, drawn[:, 2]) * streaks(noise[:, ::-1], angle, 0.5, 0.03)
+    down, across = grid(noise.shape[1])
+    towards = between(0, 2 * np.pi, drawn[:, 3])
     slope = np.cos(towards) * (across - 0.5) + np.sin(towards) * (down - 0.5)
-    light = _between(0.45, 0.65, drawn[:, 4]) + _between(0, 0.2, drawn[:, 5]) * slope
-    shine = (np.cos(angle) * (down - 0.5) - np.sin(angle) * (across - 0.5) - _between(-0.5, 0.5, drawn[:, 6])) / 0.15
-    return light + _between(0, 0.15, drawn[:, 7]) * np.exp(-0.5 * shine**2) + marks + 0.012 * noise
+    light = between(0.45, 0.65, drawn[:, 4]) + between(0, 0.2, drawn[:, 5]) * slope
+    shine = (np.cos(angle) * (down - 0.5) - np.sin(angle) * (across - 0.5) - between(-0.5, 0.5, drawn[:, 6])) / 0.15
+    return light + between(0, 0.15, drawn[:, 7]) * np.exp(-0.5 * shine**2) + marks + 0.012 * noise
 
 
 def _line(drawn: np.ndarray, size: int, *, jagged: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -137,37 +92,32 @@ def _line(drawn: np.ndarray, size: int, *, jagged: bool) -> tuple[np.ndarray, np
     path = (path - path.mean(1, keepdims=True) + centre[:, None]).clip(0.04, 0.96)
     thin = 1 - 1.4 * np.abs(along) if jagged else np.ones(_STEPS)
     half = np.maximum((0.008 + 0.01 * width[:, None]) * thin, 0.75 / size)  # never narrower than the pixels' spacing
-    near = np.full((len(drawn), size, size), np.inf)
-    down, across = _grid(size)
-    for k in range(_STEPS):
-        (y, x), (dy, dx) = path[:, k].T[..., None, None], (path[:, k + 1] - path[:, k]).T[..., None, None]
-        foot = (((down - y) * dy + (across - x) * dx) / np.maximum(dy**2 + dx**2, 1e-12)).clip(0, 1)
-        near = np.minimum(near, np.hypot(down - y - foot * dy, across - x - foot * dx) - half[:, k, None, None])
+    near = distance_to_line(path, half, size)
     cover = (0.5 - near * size).clip(0, 1)
     if jagged:
-        return -_between(0.03, 0.28, shade) * cover, near < 0
+        return -between(0.03, 0.28, shade) * cover, near < 0
     sign = np.where(dark < 0.4, -1.0, 0.8)[:, None, None]
     edge = (0.5 - (near - 1 / size) * size).clip(0, 1) - cover  # the burr beside the groove, of the other sign
-    return sign * _between(0.06, 0.3, shade) * (cover - 0.25 * edge), near < 0
+    return sign * between(0.06, 0.3, shade) * (cover - 0.25 * edge), near < 0
 
 
 def _spot(drawn: np.ndarray, noise: np.ndarray, *, pit: bool) -> tuple[np.ndarray, np.ndarray]:
     """Change of the grey values (B, size, size) by a blowhole (pit) or by dirt, and its pixels."""
-    size, (down, across) = noise.shape[1], _grid(noise.shape[1])
-    down = down - _between(0.15, 0.85, drawn[:, 0])
-    across = across - _between(0.15, 0.85, drawn[:, 1])
-    stretch, turn = _between(1, 1.6, drawn[:, 8]), _between(0, np.pi, drawn[:, 9])
-    along, beside = np.cos(turn) * across + np.sin(turn) * down, np.cos(turn) * down - np.sin(turn) * across
+    size, (down, across) = noise.shape[1], grid(noise.shape[1])
+    down = down - between(0.15, 0.85, drawn[:, 0])
+    across = across - between(0.15, 0.85, drawn[:, 1])
+    stretch, turn = between(1, 1.6, drawn[:, 8]), between(0, np.pi, drawn[:, 9])
+    along, beside = turned(down, across, turn)
     distance, angle = np.hypot(along / stretch, beside), np.arctan2(down, across)
-    radius = _between(0.035, 0.08, drawn[:, 2]) if pit else _between(0.045, 0.11, drawn[:, 2])
+    radius = between(0.035, 0.08, drawn[:, 2]) if pit else between(0.045, 0.11, drawn[:, 2])
     radius = np.maximum(radius, 1.1 / size)
-    waves = [np.cos(k * angle + _between(0, 2 * np.pi, drawn[:, k])) / k for k in (3, 4, 5)]
+    waves = [np.cos(k * angle + between(0, 2 * np.pi, drawn[:, k])) / k for k in (3, 4, 5)]
     outline = radius * (1 + (0.25 if pit else 0.4) * sum(waves))
     if not pit:
-        soft = _between(0.006, 0.035, drawn[:, 6])
-        mottled = 1 + 0.4 * _streaks(noise, turn, 0.04, 0.02)
+        soft = between(0.006, 0.035, drawn[:, 6])
+        mottled = 1 + 0.4 * streaks(noise, turn, 0.04, 0.02)
         cover = 1 / (1 + np.exp(np.clip((distance - outline) / soft, -30, 30)))
-        return -_between(0.08, 0.28, drawn[:, 7]) * mottled * cover, distance < outline
-    cover = (0.5 + (outline - distance) * size / _between(1, 3, drawn[:, 10])).clip(0, 1)
-    rim = np.exp(-(((distance - outline) / (0.3 * radius)) ** 2)) * np.cos(angle - _between(0, 2 * np.pi, drawn[:, 6]))
-    return _between(0.04, 0.35, drawn[:, 7]) * (0.4 * rim - cover), distance < outline
+        return -between(0.08, 0.28, drawn[:, 7]) * mottled * cover, distance < outline
+    cover = (0.5 + (outline - distance) * size / between(1, 3, drawn[:, 10])).clip(0, 1)
+    rim = np.exp(-(((distance - outline) / (0.3 * radius)) ** 2)) * np.cos(angle - between(0, 2 * np.pi, drawn[:, 6]))
+    return between(0.04, 0.35, drawn[:, 7]) * (0.4 * rim - cover), distance < outline
