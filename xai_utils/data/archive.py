@@ -1,13 +1,15 @@
-"""Zip archives of images with an index.csv: what their loaders have in common."""
+"""Zip archives of images with an index.csv: what their loaders, and the recipes that build them, have in common."""
 
 import csv
 import io
 import zipfile
 from itertools import chain, zip_longest
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from xai_utils.data import store
 from xai_utils.data.imageset import SPLITS, split_file
 
 _MODES = {"L": "8-bit grey", "RGB": "8-bit colour", "1": "black and white"}
@@ -68,3 +70,56 @@ def check_same_size(archive: zipfile.ZipFile, name: str, image: Image.Image, mas
             f"{archive.filename}: {name} has {image.size} pixels, its mask {mask.size}; expected the same size (width, "
             "height)"
         )
+
+
+# --- recipes
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """Rows of data/tables/<name>.csv: what was drawn or chosen when the set was prepared."""
+    return list(csv.DictReader(io.StringIO(_table(name).read_text(encoding="utf-8"))))
+
+
+def index_of(name: str) -> bytes:
+    """The index.csv of a set's archive, which is data/tables/<name>.csv."""
+    return _table(name).read_text(encoding="utf-8").encode()
+
+
+def _table(name: str) -> Path:
+    return store.download_root() / "tables" / f"{name}.csv"
+
+
+def opened_image(data: bytes) -> Image.Image:
+    """An image of an origin, whose bytes were checked before."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def as_png(image: Image.Image | np.ndarray) -> bytes:
+    """An image, or an array (H, W) of uint8, as the prepared sets store masks: PNG, compressed as far as it goes."""
+    return _encoded(image if isinstance(image, Image.Image) else Image.fromarray(image), "PNG", optimize=True)
+
+
+def as_jpeg(image: Image.Image, quality: int, *, optimize: bool = True) -> bytes:
+    """An image as the prepared sets store photographs: JPEG, by default with Huffman tables made for it."""
+    return _encoded(image, "JPEG", quality=quality, optimize=optimize)
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def binarised(data: bytes) -> np.ndarray:
+    """A mask of an origin as (H, W) uint8 of 0 and 255: 255 where its grey level is 128 or more."""
+    return np.where(np.asarray(opened_image(data).convert("L")) >= 128, 255, 0).astype(np.uint8)
+
+
+def shrunk(image: Image.Image, longest: int) -> Image.Image:
+    """The image with a longer side of at most `longest` pixels (Lanczos), aspect ratio kept; as it is if smaller."""
+    scale = longest / max(image.size)
+    if scale >= 1:
+        return image
+    return image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS)

@@ -1,35 +1,23 @@
-"""Where data files are, whether they are intact, and how they are fetched.
+"""Where data files are, and whether they are intact.
 
-Look-up order: $XAI_DATA (prepared files, never written to), then <repository>/data. A set is taken from the first of
-the two that holds all its files. Only `fetch` downloads. A relative $XAI_DATA counts from the repository's root,
-because notebooks run in several folders.
+Look-up order: $XAI_DATA (never written to), then <repository>/data. A set is taken from the first of the two that holds
+all its files: as they were prepared once, or as `origins.fetch` built them from their public origin. A relative
+$XAI_DATA counts from the repository's root, because notebooks run in several folders.
 """
 
-import errno
 import hashlib
-import http.client
-import ipaddress
 import os
-import shutil
-import stat
-import sys
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Literal
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
-from tqdm import tqdm
 
-ATTEMPTS = 2  # per mirror, if the connection broke: the second goes on where the first stopped
-CHUNK = 1 << 20
+from xai_utils.data import contents
+
 _verified: dict[tuple[str, int, int], str] = {}  # (path, size, mtime in ns) -> sha256, for this process only
 
 
@@ -83,6 +71,23 @@ class DataFile(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Origin(BaseModel):
+    """One download of a set; data/README.md explains the fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    urls: tuple[str, ...] = Field(min_length=1)
+    bytes: int = Field(gt=0)
+    hash: str = Field(default="", pattern=r"^((md5|sha256):[0-9a-f]+)?$")
+    top: str = ""
+    whole: bool = False
+    besides: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """Name of the downloaded file: the last part of its address."""
+        return self.urls[0].rpartition("/")[2]
+
+
 class DataSet(BaseModel):
     """One entry of data/registry.yaml; data/README.md explains the fields."""
 
@@ -90,13 +95,24 @@ class DataSet(BaseModel):
     name: str
     title: str
     licence: str
+    terms: str = ""
+    published: bool = True
     source: str
     citation: str
-    recipe: Literal["direct", "later", "embedded"]  # what `fetch` can do
-    origin_tried: bool
-    origin_urls: tuple[str, ...]
-    origin_files: tuple[DataFile, ...]
-    files: tuple[DataFile, ...]
+    recipe: Literal["embedded", "direct", "build", "unpack"]  # what `fetch` does
+    module: str = ""
+    seconds: int = 0
+    standard: bool = False
+    origin_tried: str = ""
+    origins: tuple[Origin, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    files: tuple[DataFile, ...] = ()
+    folder: str = Field(default="", pattern=r"^[\w-]*$")
+
+    @property
+    def command(self) -> str:
+        """The one command that gets the set."""
+        return f"python -m xai_utils.data fetch {self.name}" + (f" --accept {self.name}" if self.terms else "")
 
 
 def registry() -> dict[str, DataSet]:
@@ -149,23 +165,84 @@ def problem(path: Path, file: DataFile) -> str | None:
     return None if actual == file.sha256 else f"{path} is damaged: its sha256 is {actual}, expected {file.sha256}"
 
 
+def unpublished() -> frozenset[str]:
+    """Names of the sets for research only: numbers and maps may be shown, no picture of theirs."""
+    return frozenset(name for name, dataset in registry().items() if not dataset.published)
+
+
 def place(dataset: DataSet) -> tuple[str, Path | None]:
     """Where a set is, without checksums: ("prepared" | "origin" | "embedded" | "missing", folder)."""
     if dataset.recipe == "embedded":
         return "embedded", None
-    fetched = "origin" if dataset.recipe == "direct" else "prepared"  # no recipe: data/ can only hold a copy
-    for variant, root in (("prepared", prepared_root()), (fetched, download_root())):
-        if root and all((root / file.path).is_file() for file in dataset.files):
-            return variant, root
+    for root in filter(None, (prepared_root(), download_root())):
+        if dataset.folder and (root / dataset.folder).is_dir():
+            return "origin", root
+        if dataset.files and all((root / file.path).is_file() for file in dataset.files):
+            fetched = dataset.recipe == "direct" and root == download_root()
+            return "origin" if fetched or contents.is_built(root / dataset.files[0].path) else "prepared", root
     return "missing", None
 
 
-def locate(name: str) -> tuple[dict[str, Path], dict[str, str]]:
+def listed_checksum(dataset: DataSet) -> str:
+    """What a record names as the set's checksum, prepared or built: `sha256_of_lines` of its files.
+
+    The files are those in the set's archive (data/contents/<name>.csv), or those that the registry lists.
+    """
+    if dataset.recipe == "build":
+        return sha256_of_lines({path: file.sha256 for path, file in contents.read(_contents(dataset)).items()})
+    return sha256_of_lines({file.path: file.sha256 for file in dataset.files})
+
+
+def same_content(name: str, sha256: str) -> bool:
+    """Whether a checksum in a record means the content that the set has today.
+
+    That is so for `listed_checksum`, for the prepared archive's own sha256, which older records name, and for the set
+    as it was built here; each also as counted together with data/splits/<name>.csv, as `road_cracks` does. A name that
+    is not registered, or a set without files, has nothing to compare with: True.
+    """
+    dataset = registry().get(name)
+    if not dataset or not dataset.files:
+        return True
+    if len(dataset.files) == 1 and sha256 in _with_splits(dataset, {dataset.files[0].sha256}):
+        return True
+    if sha256 in _with_splits(dataset, {listed_checksum(dataset)}):
+        return True
+    try:
+        return sha256 in _with_splits(dataset, {locate(name)[1]["sha256"]})
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _with_splits(dataset: DataSet, checksums: Iterable[str]) -> set[str]:
+    lists, known = download_root() / "splits" / f"{dataset.name}.csv", set(checksums)
+    if lists.is_file():
+        digest = hashlib.sha256(lists.read_bytes()).hexdigest()
+        ends = {f"splits/{lists.name}": digest}
+        known |= {sha256_of_lines({dataset.files[0].path: checksum} | ends) for checksum in known}
+        known.add(sha256_of_lines({file.path: file.sha256 for file in dataset.files} | ends))
+    return known
+
+
+def _contents(dataset: DataSet) -> Path:
+    return download_root() / "contents" / f"{dataset.name}.csv"
+
+
+def fault(dataset: DataSet, file: DataFile, root: Path) -> tuple[str | None, contents.Comparison | None]:
+    """What is wrong with a file of a set (None: nothing), in one sentence; and how one that was built here differs."""
+    path = root / file.path
+    if not contents.is_built(path):
+        return problem(path, file), None
+    found = contents.compare(path, _contents(dataset))
+    return (f"{path} is damaged: {found.summary()}" if found.wrong else None), found
+
+
+def locate(name: str) -> tuple[dict[str, Path], dict[str, str | int]]:
     """Find a set's files and verify them. Never downloads.
 
     Returns:
-        The files by registered path, and the provenance: name, sha256 (of one file its own, else `sha256_of_lines`),
-        variant ("prepared" or "origin").
+        The files by registered path, and the provenance: name, sha256 (`listed_checksum`), variant ("prepared" or
+        "origin"). Where a set was built with other bytes than the prepared one (another JPEG library), its sha256 is
+        that of its own files, and files_differ and grey_levels (the largest difference, 0 … 255) say how far it is off.
 
     Raises:
         ValueError: unknown name, or a damaged file (under data/ it is moved aside; in $XAI_DATA it is left alone).
@@ -173,269 +250,40 @@ def locate(name: str) -> tuple[dict[str, Path], dict[str, str]]:
     """
     dataset = entry(name)
     variant, root = place(dataset)
-    ways = (
-        f"(1) set XAI_DATA to a folder that holds a prepared copy, or (2) run `python -m xai_utils.data fetch {name}`"
-    )
     if root is None:
         lines = [f"data set {name!r} ({dataset.title}) was not found. Looked in:"]
         for label, folder in (("XAI_DATA", prepared_root()), ("the repository's data folder", download_root())):
             lacks = [file.path for file in dataset.files if not (folder and (folder / file.path).is_file())]
             lines.append(f"  {label}: {folder} lacks {', '.join(lacks)}" if folder else f"  {label}: not set")
-        raise FileNotFoundError("\n".join([*lines, f"To get it: {ways} while online."]))
+        raise FileNotFoundError("\n".join([*lines, f"To get it, run: {dataset.command}"]))
+    provenance: dict[str, str | int] = {"name": name, "sha256": listed_checksum(dataset), "variant": variant}
     for file in dataset.files:
-        if fault := problem(root / file.path, file):
-            if root == prepared_root():
-                raise ValueError(f"{fault}. It was left untouched: replace it by an intact copy, or unset XAI_DATA.")
-            with _lock():
-                aside = _move_aside(root / file.path, file)
+        wrong, found = fault(dataset, file, root)
+        if wrong and root == prepared_root():
+            raise ValueError(f"{wrong}. It was left untouched: replace it by an intact copy, or unset XAI_DATA.")
+        if wrong:
+            with lock():
+                aside = move_aside(dataset, file)
             moved = f"moved to {aside}" if aside else "replaced meanwhile by another process: try again"
-            raise ValueError(f"{fault}. It was {moved}. To get it again: {ways} while online.")
-    checksums = {file.path: file.sha256 for file in dataset.files}
-    total = sha256_of_lines(checksums) if len(checksums) > 1 else dataset.files[0].sha256
-    return {path: root / path for path in checksums}, {"name": name, "sha256": total, "variant": variant}
+            raise ValueError(f"{wrong}. It was {moved}. To get it again, run: {dataset.command}")
+        if found and found.differ:
+            provenance |= {"files_differ": found.differ, "grey_levels": found.grey_levels}
+            provenance["sha256"] = sha256_of_lines(found.checksums)
+    return {file.path: root / file.path for file in dataset.files}, provenance
 
 
-def _lock() -> FileLock:
+def lock() -> FileLock:
     """One writer at a time under data/, across processes and threads."""
     return FileLock(download_root() / ".lock")
 
 
-def _move_aside(path: Path, file: DataFile) -> Path | None:
-    """Rename a damaged file to <name>.corrupt-<n>; None if it is intact or gone by now. Call it under the lock."""
-    if not path.is_file() or problem(path, file) is None:
+def move_aside(dataset: DataSet, file: DataFile) -> Path | None:
+    """Rename a damaged file under data/ to <name>.corrupt-<n>; None if it is intact or gone. Call it under the lock."""
+    path = download_root() / file.path
+    if not path.is_file() or fault(dataset, file, download_root())[0] is None:
         return None
     n = 1
     while (aside := path.with_name(f"{path.name}.corrupt-{n}")).exists():
         n += 1
     os.replace(path, aside)
     return aside
-
-
-class _Failed(Exception):
-    """A mirror did not deliver; `again`: another attempt at the same mirror can succeed."""
-
-    def __init__(self, reason: str, again: bool = False) -> None:
-        super().__init__(reason)
-        self.again = again
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def fetch(
-    name: str, *, mirror: str | None = None, timeout: float = 30.0, say: Callable[[str], None] = _say
-) -> list[Path]:
-    """Download a set from its public origin into <repository>/data, unless it is there already.
-
-    Args:
-        name: a name of the registry.
-        mirror: base URL to use instead of the registered origins; https, or http on this machine.
-        timeout: seconds without a byte after which a connection counts as stalled.
-        say: receives one line for everything a user should know.
-
-    Returns:
-        The set's files ([] for an embedded set).
-
-    Raises:
-        ValueError: unknown name, unsafe mirror, timeout not above 0, or a damaged file in $XAI_DATA.
-        NotImplementedError: the set has no recipe yet.
-        ConnectionError: no mirror delivered the right bytes; a partial file stays and is continued next time.
-        OSError: the file could not be written (disk full, no permission).
-    """
-    dataset = entry(name)
-    urls = dataset.origin_urls if mirror is None else (mirror,)
-    if dataset.recipe == "embedded":
-        say(f"{name}: nothing to fetch, it is embedded in a dependency")
-        return []
-    variant, root = place(dataset)
-    if root and (variant == "prepared" or all(problem(root / file.path, file) is None for file in dataset.files)):
-        paths = list(locate(name)[0].values())  # raises for a damaged prepared file
-        say(f"{name}: already there ({variant}, {root})")
-        return paths
-    if dataset.recipe == "later":
-        raise NotImplementedError(
-            f"{name} cannot be fetched yet: the recipe comes with the paper that uses the set. With a prepared copy of "
-            f"{', '.join(file.path for file in dataset.files)}, set XAI_DATA to the folder that holds it."
-        )
-    if bad := [url for url in urls if not _safe(url)]:
-        raise ValueError(f"{bad[0]!r} is refused: data come by https:// only (http:// on this machine, for tests)")
-    if not timeout > 0:
-        raise ValueError(f"timeout is {timeout!r}, expected seconds above 0")
-    target, prepared = download_root().resolve(), prepared_root()
-    if prepared and target.is_relative_to(prepared):
-        raise ValueError(f"XAI_DATA ({prepared}) holds the download folder {target} and is never written to: unset it.")
-    try:
-        held = (lock := _lock()).acquire(blocking=False)
-    except Timeout:
-        say(f"{name}: another fetch is running; waiting for it")
-        held = lock.acquire()
-    with held:
-        for file in dataset.origin_files:
-            path = target / file.path
-            if aside := _move_aside(path, file):
-                say(f"{name}: {path} was damaged (expected sha256 {file.sha256}); moved to {aside}")
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _fetch_file(file, path, [f"{url.rstrip('/')}/{path.name}" for url in urls], timeout)
-                say(f"{name}: {path} ({file.bytes} bytes, checksum right)")
-    return [target / file.path for file in dataset.files]
-
-
-def _fetch_file(file: DataFile, path: Path, urls: Sequence[str], timeout: float) -> None:
-    """Bring one file to `path`: mirrors in turn, checked, renamed only when it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    failures = []
-    for url in urls:
-        for _ in range(ATTEMPTS):
-            try:
-                _download(url, file, part, timeout)
-                os.replace(part, path)
-                return
-            except _Failed as failure:
-                failures.append(f"  {url}: {failure}")
-                if not failure.again:
-                    break
-            except OSError as error:  # every network error is a _Failed by now: this one is the disk's
-                raise OSError(error.errno, f"{part} could not be written: {error.strerror or error}") from error
-    kept = f"\n{part.stat().st_size} bytes are kept in {part}; the next fetch goes on there." if part.exists() else ""
-    raise ConnectionError(
-        f"{file.path} could not be fetched:\n" + "\n".join(failures) + kept + "\nCheck the connection and run fetch "
-        "again, name another --mirror, or set XAI_DATA to a folder that holds a prepared copy."
-    )
-
-
-def _download(url: str, file: DataFile, part: Path, timeout: float) -> None:
-    """Receive `url` into `part`, going on where an earlier attempt stopped, and check size and sha256."""
-    have = part.stat().st_size if part.exists() else 0
-    if have < file.bytes:
-        if (free := shutil.disk_usage(part.parent).free) < file.bytes - have:
-            raise OSError(errno.ENOSPC, f"No space left on device ({file.bytes - have} bytes needed, {free} free)")
-        have = _receive(url, file, part, have, timeout)
-    with part.open("rb") as stream:  # not sha256_of: a part may change within one tick of its time stamp
-        actual = hashlib.file_digest(stream, "sha256").hexdigest()
-    if actual != file.sha256:
-        part.unlink()  # never continued: these bytes are wrong
-        raise _Failed(f"wrong bytes: sha256 {actual}, expected {file.sha256}", again=have > 0)
-
-
-def _receive(url: str, file: DataFile, part: Path, have: int, timeout: float) -> int:
-    """Write what the server sends; returns how many bytes of an earlier attempt were used."""
-    headers = {"User-Agent": "xai-utils", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    handlers = [_SafeRedirects(), *([urllib.request.ProxyHandler({})] if _loopback(url) else [])]
-    try:
-        request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.build_opener(*handlers).open(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:  # the server cannot go on from here: start anew
-            part.unlink(missing_ok=True)
-        raise _Failed(f"HTTP {error.code} {error.reason}", again=error.code == 416) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _Failed(f"no connection: {error}") from error
-    with response:
-        if not (response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")):
-            have = 0  # the server sends the whole file
-        size = have
-        bar = tqdm(desc=part.stem, total=file.bytes, initial=have, unit="B", unit_scale=True, disable=None)
-        with bar, part.open("ab" if have else "wb") as out:
-            while size <= file.bytes:
-                try:
-                    chunk = response.read1(CHUNK)
-                except TimeoutError as error:
-                    text = f"stalled: no byte for {timeout:g} s, {size} of {file.bytes} received"
-                    raise _Failed(text, again=True) from error
-                except (OSError, http.client.HTTPException) as error:
-                    raise _Failed(f"broken after {size} of {file.bytes} bytes: {error}", again=True) from error
-                if not chunk:
-                    break
-                out.write(chunk)
-                out.flush()  # a killed process loses nothing that was received
-                bar.update(len(chunk))
-                size += len(chunk)
-    if size > file.bytes:
-        part.unlink()
-        raise _Failed(f"wrong bytes: more than the expected {file.bytes}", again=have > 0)
-    if size < file.bytes:
-        raise _Failed(f"truncated: {size} of {file.bytes} bytes", again=True)
-    return have
-
-
-def _loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _safe(url: str) -> bool:
-    """Whether the URL is https, or http on this machine."""
-    return urlsplit(url).scheme == "https" or (urlsplit(url).scheme == "http" and _loopback(url))
-
-
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects may not leave https."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if not _safe(newurl):
-            raise urllib.error.HTTPError(newurl, code, f"redirect to {newurl} refused: not https", headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def unpack(archive: Path, folder: Path, *, limit: int = 2 << 30) -> Path:
-    """Unpack a zip into a new `folder`: all of it or nothing.
-
-    Args:
-        archive: the zip file.
-        folder: must not exist yet; appears only when every member is written.
-        limit: largest total size in bytes, counted while writing (a zip's own figures may lie).
-
-    Raises:
-        ValueError: not a zip, damaged, larger than `limit`, or a member that is encrypted, a link, absolute,
-            repeated, or leads out of the folder.
-        FileExistsError: `folder` exists.
-    """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already; remove or rename it before unpacking {archive}")
-    work = folder.with_name(f".{folder.name}.{os.getpid()}")
-    work.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(archive) as source:
-            _check_members(source, archive)
-            for member in source.infolist():
-                goal = work / member.filename
-                (goal if member.is_dir() else goal.parent).mkdir(parents=True, exist_ok=True)
-                if member.is_dir():
-                    continue
-                with source.open(member) as stream, goal.open("wb") as out:
-                    while chunk := stream.read(CHUNK):
-                        if (limit := limit - len(chunk)) < 0:
-                            raise ValueError(f"{archive} unpacks to more than the limit; nothing was unpacked")
-                        out.write(chunk)
-        os.replace(work, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{archive} is not an intact zip file: {error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return folder
-
-
-def _check_members(source: zipfile.ZipFile, archive: Path) -> None:
-    """ValueError for the first member that must not be unpacked."""
-    seen = set()
-    for member in source.infolist():
-        name, parts = member.orig_filename, PurePosixPath(member.filename).parts
-        faults = {
-            "is absolute": name.startswith("/") or PureWindowsPath(name).drive,
-            "leads out of the folder": ".." in parts or "\\" in name or "\0" in name,
-            "is a link or a special file": stat.S_IFMT(member.external_attr >> 16)
-            not in (0, stat.S_IFREG, stat.S_IFDIR),
-            "is encrypted": member.flag_bits & 1,
-            "comes twice or has no name": parts in seen or not parts,
-        }
-        if reason := next((text for text, bad in faults.items() if bad), None):
-            raise ValueError(f"{archive}: member {name!r} {reason}; nothing was unpacked")
-        seen.add(parts)

@@ -1,4 +1,4 @@
-"""Pascal VOC: images with boxes in XML files beside them, read and written."""
+"""Pascal VOC: images with boxes in XML files beside them."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -212,7 +212,7 @@ def test_a_split_file_may_not_divide_a_group_nor_leave_out_an_image(root):
     path = root / "data/splits/magnetic_tiles.csv"
     whole = path.read_text()
     path.write_text(whole.replace("exp2_num_15,train", "exp2_num_15,val"))
-    with pytest.raises(ValueError, match=r"magnetic_tiles\.csv divides the images of 1 tile groups, 0 among them; put each"):
+    with pytest.raises(ValueError, match=r"magnetic_tiles\.csv divides the images of 1 tile groups, 0 among them"):
         load_magnetic_tiles()
     path.write_text(whole.replace("MT_Free/exp1_num_99,test\n", ""))
     with pytest.raises(ValueError, match=r"magnetic_tiles\.csv must name each of the 3 images once"):

@@ -1,10 +1,13 @@
 """CIFAR-10, the first 1,017 images of each batch, and boxes around 100 of its cats and dogs (Krizhevsky 2009)."""
 
 import csv
+import io
+import pickle
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from xai_utils.data.imageset import ImageSet, read_split
 ARCHIVE = "cifar10_lossless_subset.npz"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
+EACH = 1017  # images taken of each of the authors' batches
 _COLUMNS = ("id", "left", "top", "right", "bottom")
 
 
@@ -119,3 +123,48 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 f"(N, {SIDE}, {SIDE}, 3) and (N,) of uint8, labels 0 … {len(CLASSES) - 1}"
             )
     return arrays
+
+
+# --- recipe
+
+
+def build_cifar10(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """The arrays of the prepared file from the authors' batches: the first 1,017 images and labels of each."""
+    parts = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+    for part, names in parts.items():
+        batches = [_read_batch(files[name]) for name in names]
+        pixels = np.concatenate([batch[b"data"][:EACH] for batch in batches])
+        images = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+        labels = np.concatenate([np.array(batch[b"labels"][:EACH], np.uint8) for batch in batches])
+        yield f"x_{part}.npy", _as_npy(images)
+        yield f"y_{part}.npy", _as_npy(labels)
+    yield "class_names.npy", _as_npy(np.array(CLASSES))
+
+
+def _as_npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
+    return out.getvalue()
+
+
+class _Plain(pickle.Unpickler):
+    """Reads containers, numbers, strings and arrays; refuses everything else that a pickle may call."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """The few functions that rebuild a NumPy array."""
+        allowed = {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
+        if module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") or name not in allowed:
+            raise pickle.UnpicklingError(f"it calls {module}.{name}")
+        return allowed[name]
+
+
+def _read_batch(data: bytes) -> dict[bytes, Any]:
+    """A batch of the authors: b"data" (N, 3072) uint8 and b"labels". ValueError if it is something else."""
+    try:
+        batch = _Plain(io.BytesIO(data), encoding="bytes").load()
+        if batch[b"data"].dtype == np.uint8 and batch[b"data"].shape == (len(batch[b"labels"]), 3 * SIDE * SIDE):
+            return batch
+        fault = f"its data are {batch[b'data'].shape} {batch[b'data'].dtype}"
+    except Exception as error:  # a pickle may raise anything
+        fault = f"{type(error).__name__}: {error}"
+    raise ValueError(f"not a batch of CIFAR-10: {fault}")

@@ -1,13 +1,25 @@
 """Magnetic tiles photographed for surface defects, with masks: paper 3's public stand-in (Huang, Qiu, Yuan 2020)."""
 
 import zipfile
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from PIL import Image
 
 from xai_utils.data import store
-from xai_utils.data.archive import check_same_size, check_size, check_undivided, in_turns, read_image, read_index
+from xai_utils.data.archive import (
+    as_png,
+    binarised,
+    check_same_size,
+    check_size,
+    check_undivided,
+    in_turns,
+    index_of,
+    read_image,
+    read_index,
+    read_table,
+)
 from xai_utils.data.imageset import ImageSet, read_split
 
 ARCHIVE = "magnetic_tile_defects.zip"
@@ -78,3 +90,15 @@ def _squared(image: Image.Image, size: int, grey: int) -> Image.Image:
     scaled = image.resize((width, height), Image.Resampling.BILINEAR)
     square.paste(scaled, ((size - width) // 2, (size - height) // 2))
     return square
+
+
+# --- recipe
+
+
+def build_magnetic_tiles(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """The prepared archive's files from those of the authors' repository: photographs as they are, masks binarised."""
+    for row in read_table("magnetic_tiles"):
+        name, origin = f"{row['class']}/{row['id']}", f"{row['class']}/Imgs/{row['id']}"
+        yield f"images/{name}.jpg", files[f"{origin}.jpg"]
+        yield f"masks/{name}.png", as_png(binarised(files[f"{origin}.png"]))
+    yield "index.csv", index_of("magnetic_tiles")

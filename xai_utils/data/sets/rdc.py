@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 
 from xai_utils.data import store
+from xai_utils.data.archive import as_jpeg, index_of, opened_image, read_table
 from xai_utils.data.imageset import SPLITS, ImageSet
 from xai_utils.data.voc import Photograph, annotated_files, read_photograph, unreadable
 from xai_utils.seeds import numpy_rng
@@ -319,3 +320,48 @@ def _cuts(path: Path, boxes: Sequence[Any], size: int, grey: bool) -> Iterator[n
     for box in boxes:
         cut = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
         yield cut.reshape(size, size, -1).transpose(2, 0, 1)
+
+
+# --- recipe
+
+
+def build_rdd2022_sample(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """Ten annotated and twelve plain images of RDD2022 from a public project's samples, laid out as RDD2022 is.
+
+    Images wider than 1280 pixels (Norway's) are scaled to that width and coded again, others are byte copies. The boxes
+    come from the project's text labels: class 0 … 3 = D00, D10, D20, D40; centre, width and height as shares.
+    """
+    for row in read_table("rdd2022_sample"):
+        name, annotated = PurePosixPath(row["file"]).stem, row["annotated"] == "1"
+        start, end = (f"{_SAMPLES}/raw/", name) if annotated else (_PLAIN, f"_{name}")
+        photograph = files[next(path for path in files if path.startswith(start) and path.endswith(f"{end}.jpg"))]
+        if int(row["orig_width"]) > 1280:
+            size = int(row["width"]), int(row["height"])
+            photograph = as_jpeg(opened_image(photograph).resize(size, Image.Resampling.LANCZOS), 90)
+        yield row["file"], photograph
+        if annotated:
+            labels = files[f"{_SAMPLES}/labels/{name}.txt"].decode().split()
+            objects = "".join(_object(labels[i : i + 5], row) for i in range(0, len(labels), 5))
+            text = _ANNOTATION.format_map(row | {"name": name, "objects": objects})
+            yield f"train/annotations/xmls/{name}.xml", text.encode()
+    yield "index.csv", index_of("rdd2022_sample")
+
+
+def _object(label: Sequence[str], row: Mapping[str, str]) -> str:
+    """One box of a text label (class, centre x, centre y, width, height) in pixels."""
+    width, height = int(row["width"]), int(row["height"])
+    x, y, wide, high = (float(share) * side for share, side in zip(label[1:], (width, height) * 2))
+    edges = [round(x - wide / 2), round(y - high / 2), round(x + wide / 2), round(y + high / 2)]
+    return _OBJECT.format(("D00", "D10", "D20", "D40")[int(label[0])], *edges)
+
+
+_SAMPLES = "road_damage_pipeline/02_detection/samples/images"
+_PLAIN = "road_damage_pipeline/01_segmentation/assets/pidnet_fastsam_comparison/raw/"
+_ANNOTATION = (
+    "<annotation>\n  <folder>images</folder>\n  <filename>{name}.jpg</filename>\n"
+    "  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n{objects}</annotation>\n"
+)
+_OBJECT = (
+    "  <object>\n    <name>{}</name>\n"
+    "    <bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>\n  </object>\n"
+)

@@ -4,7 +4,8 @@ import csv
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -18,7 +19,16 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
 from xai_utils.data import store
-from xai_utils.data.archive import check_size, read_index
+from xai_utils.data.archive import (
+    as_jpeg,
+    as_png,
+    binarised,
+    check_size,
+    index_of,
+    opened_image,
+    read_index,
+    read_table,
+)
 from xai_utils.data.crops import CLASSES, Crop, Source, cut, draw_pairs
 from xai_utils.data.imageset import SPLITS, ImageSet
 from xai_utils.data.voc import read_voc
@@ -269,3 +279,35 @@ def _mask(archive: zipfile.ZipFile, name: str, kind: str) -> Image.Image:
         return _opened(archive, f"masks/{kind}/{name}.png").convert("L")
     except OSError as error:
         raise ValueError(f"{archive.filename}: masks/{kind}/{name}.png cannot be read: {error}") from error
+
+
+# --- recipe
+
+
+def build_road_cracks(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """The prepared archive's files from the authors' repository: photographs coded again, masks of one bit, boxes.
+
+    The boxes were derived from the masks when the set was prepared; data/tables/road_cracks_boxes.csv lists them.
+    """
+    boxes = defaultdict(list)
+    for row in read_table("road_cracks_boxes"):
+        boxes[row["id"]].append(row)
+    for row in read_table("road_cracks"):
+        name, origin = row["id"], f"Dataset/{row['id']}/{row['id']}_"
+        yield f"images/{name}.jpg", as_jpeg(opened_image(files[f"{origin}RAW.jpg"]), 77, optimize=False)
+        for kind in ("crack", "pothole", "lane"):
+            mask = Image.fromarray(binarised(files[f"{origin}{kind.upper()}.png"])).convert("1")
+            yield f"masks/{kind}/{name}.png", as_png(mask)
+        objects = "".join(_OBJECT.format_map(box) for box in boxes[name])
+        yield f"annotations/{name}.xml", _ANNOTATION.format_map(row | {"objects": objects}).encode()
+    yield "index.csv", index_of("road_cracks")
+
+
+_ANNOTATION = (
+    "<annotation><folder>images</folder><filename>{id}.jpg</filename><size><width>{width}</width>"
+    "<height>{height}</height><depth>3</depth></size><segmented>0</segmented>{objects}</annotation>\n"
+)
+_OBJECT = (
+    "<object><name>{class}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult><bndbox>"
+    "<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+)
