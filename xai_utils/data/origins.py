@@ -73,6 +73,8 @@ def fetch(
         raise PermissionError(
             f"{name} is not loaded before you accept its terms of use: {dataset.terms} If you do: {dataset.command}"
         )
+    if dataset.terms:
+        say(f"{name}: terms of use: {dataset.terms}")
     target, prepared = store.download_root().resolve(), store.prepared_root()
     if prepared and target.is_relative_to(prepared):
         raise ValueError(f"XAI_DATA ({prepared}) holds the download folder {target} and is never written to: unset it.")
@@ -257,7 +259,7 @@ def _refuse(name: str, repeated: bool, special: bool, archive: Path, encrypted: 
 def _build(dataset: DataSet, work: Path, target: Path, say: Callable[[str], None]) -> None:
     """Make the prepared archive from the downloads in `work`; ValueError if one of the two is not as listed."""
     (file,) = dataset.files
-    half, listed = work / "half-built", store.download_root() / "contents" / f"{dataset.name}.csv"
+    half, listed = work / "half-built", store.contents_list(dataset)
     recipe = getattr(import_module(f"xai_utils.data.sets.{dataset.module}"), f"build_{dataset.name}")
     downloads = [(work / origin.file, origin.top) for origin in dataset.origins]
     try:

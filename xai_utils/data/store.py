@@ -189,7 +189,7 @@ def listed_checksum(dataset: DataSet) -> str:
     The files are those in the set's archive (data/contents/<name>.csv), or those that the registry lists.
     """
     if dataset.recipe == "build":
-        return sha256_of_lines({path: file.sha256 for path, file in contents.read(_contents(dataset)).items()})
+        return sha256_of_lines({path: file.sha256 for path, file in contents.read(contents_list(dataset)).items()})
     return sha256_of_lines({file.path: file.sha256 for file in dataset.files})
 
 
@@ -223,7 +223,8 @@ def _with_splits(dataset: DataSet, checksums: Iterable[str]) -> set[str]:
     return known
 
 
-def _contents(dataset: DataSet) -> Path:
+def contents_list(dataset: DataSet) -> Path:
+    """The list of the files in a set's archive."""
     return download_root() / "contents" / f"{dataset.name}.csv"
 
 
@@ -232,7 +233,7 @@ def fault(dataset: DataSet, file: DataFile, root: Path) -> tuple[str | None, con
     path = root / file.path
     if not contents.is_built(path):
         return problem(path, file), None
-    found = contents.compare(path, _contents(dataset))
+    found = contents.compare(path, contents_list(dataset))
     return (f"{path} is damaged: {found.summary()}" if found.wrong else None), found
 
 

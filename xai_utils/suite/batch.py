@@ -1,6 +1,5 @@
 """Which runs of papers × arms × seeds a batch still has to do, and why: the Snakefile's plan and its summary."""
 
-import hashlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -115,7 +114,7 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     wanted = dict(expected) | {"seed": run.seed, "device": record.parameters.get("device")}
     if other := sorted(n for n in wanted if not _equal(record.values.get(n), wanted[n])):
         return f"made with other parameters: {', '.join(other)}"
-    if changed := stale(record, root) + _other_data(record, root):
+    if changed := stale(record, root) + _other_data(record):
         return f"changed since: {', '.join(changed)}"
     if any(path.parent.glob("notebook.running-*.ipynb")):
         return "its last run was broken off"
@@ -129,19 +128,10 @@ def _equal(one: Any, two: Any) -> bool:
     return one == two
 
 
-def _other_data(record: Record, root: Path) -> list[str]:
+def _other_data(record: Record) -> list[str]:
     """Data sets of the registry that had another checksum when the record was made; own folders are not compared."""
-    known, changed = store.registry(), []
-    for source in record.provenance.data:
-        if source.name in known and (files := known[source.name].files):
-            checksums = {file.path: file.sha256 for file in files}
-            now = {store.sha256_of_lines(checksums) if len(files) > 1 else files[0].sha256}
-            lists = root / f"data/splits/{source.name}.csv"  # some families count their list of crops in
-            if lists.is_file():
-                digest = hashlib.sha256(lists.read_bytes()).hexdigest()
-                now.add(store.sha256_of_lines(checksums | {f"splits/{lists.name}": digest}))
-            changed += [f"data set {source.name}"] * (source.variant != "own" and source.sha256 not in now)
-    return changed
+    used = [source for source in record.provenance.data if source.variant != "own"]
+    return [f"data set {source.name}" for source in used if not store.same_content(source.name, source.sha256)]
 
 
 def summary(jobs: Sequence[Job], logs: Path) -> str:

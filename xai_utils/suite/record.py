@@ -33,6 +33,9 @@ class DataSource(Strict):
     name: str = Field(pattern=r"^[^/\\]+$")
     sha256: str
     variant: Literal["prepared", "origin", "embedded", "own"]
+    # only of a set that was built with other bytes than the prepared one, by another JPEG library
+    files_differ: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
+    grey_levels: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
 
 
 class Provenance(Strict):
