@@ -22,12 +22,10 @@ import yaml
 import xai_utils
 
 SOURCES = Path(xai_utils.__file__).parent.parent  # names of modules in a record are relative to this folder
-# They write numbers down, they do not make them: editing them leaves a record fresh.
-WRITERS = frozenset(
-    f"xai_utils/suite/{n}.py"
-    for n in ("run", "record", "strict", "passed", "provenance", "claims", "over_seeds", "report", "readme", "batch")
-)
-WRITERS |= {"xai_utils/plot.py", "xai_utils/progress.py"}
+# They write numbers down, or draw them, they do not make them: editing them leaves a record fresh. Which value of a
+# parameter counts is decided in the suite, too, and that does make numbers.
+WRITERS = ("xai_utils/suite/", "xai_utils/plot", "xai_utils/progress")
+DECIDES = "xai_utils/suite/parameters.py"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas", "pillow", "matplotlib")
 PACKAGES += ("captum", "lime", "shap")
 
@@ -88,9 +86,8 @@ def hash_notebook(text: str) -> str:
     return _digest("\n".join(c for c in cells if c != "Module()"))
 
 
-@functools.lru_cache(maxsize=512)
-def _hash_file(path: Path, modified_ns: int, size: int) -> str:
-    text = path.read_text(encoding="utf-8")
+def hash_text(text: str, path: Path) -> str:
+    """Content hash of a file's text; ValueError if it cannot be parsed as what `path` ends with."""
     try:
         if path.suffix == ".ipynb":
             return hash_notebook(text)
@@ -101,6 +98,11 @@ def _hash_file(path: Path, modified_ns: int, size: int) -> str:
         return _digest(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))  # parsed: layout is no content
     except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be hashed, it is not a valid {path.suffix} file ({error}).") from error
+
+
+@functools.lru_cache(maxsize=512)
+def _hash_file(path: Path, modified_ns: int, size: int) -> str:
+    return hash_text(path.read_text(encoding="utf-8"), path)
 
 
 def hash_file(path: Path) -> str:
@@ -124,7 +126,7 @@ def module_hashes(root: Path, paper: str, profile: str) -> dict[str, str]:
         path = Path(getattr(module, "__file__", None) or "")
         if name.partition(".")[0] == "xai_utils" and path.suffix == ".py" and path.name != "__init__.py":
             key = path.relative_to(SOURCES).as_posix()
-            if key not in WRITERS:
+            if key == DECIDES or not key.startswith(WRITERS):
                 hashes[key] = hash_file(path)
     readers = [Path(key).stem for key in hashes if key.startswith("xai_utils/data/")]
     lists = [path for folder in ("splits", "boxes") for path in (root / "data" / folder).glob("*.csv")]
@@ -156,7 +158,8 @@ def git_state(root: Path) -> tuple[str, bool | None]:
     return commit, any(not c.startswith("??") or c[3:].strip('"').startswith("xai_utils/") for c in changes)
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name."""
     info = Path("/proc/cpuinfo")  # Linux; elsewhere Python's own, shorter name
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -174,7 +177,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "hardware": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": len(affinity(0)) if affinity else psutil.cpu_count() or 1,
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,

@@ -1,5 +1,6 @@
 """What a run leaves: one ``record.json``, checked whenever it is written or read."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from xai_utils.data.store import repository_root, resolve
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import claims, parameters, provenance
+from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.parameters import OWN, Plain
 from xai_utils.suite.strict import Strict, checked
 
@@ -139,20 +140,17 @@ def same_result(a: Record, b: Record) -> list[str]:
 
 
 def stale(record: Record, root: Path | None = None) -> list[str]:
-    """Names of the modules, notebook and profile that have changed or gone since `record`, and its arm if that has.
+    """Names of the modules, notebook, profile and settings of the arm that have changed or gone since `record`.
 
-    An arm has changed if it, or a default, now gives another value than the record was made with; what the caller had
-    passed counts for nothing.
+    What results/equivalent.yaml leads to today's files has not changed. A rule that needs a metric which the record
+    lacks makes it stale, too.
 
     Args:
         record: from `load_record`.
         root: the checkout to compare with; default: this package and the repository.
     """
-    changed = []
-    for name, known in record.provenance.modules.items():
-        path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
-        if not path.is_file() or provenance.hash_file(path) != known:
-            changed.append(name)
+    changed = chain.changed(record.provenance.modules, root)
+    changed += [f"results/reported.yaml ({text})" for text in _lacking(record, root or repository_root())]
     place = f"notebooks/parameters/{record.paper}.yaml"
     arm = record.arm.removesuffix(OWN)
     try:
@@ -167,6 +165,20 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
             made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
             same = same and not parameters.differing(record.paper, record.profile, arm, made_with, root)
     return changed + [f"{place} (arm {arm})"] * (not same)
+
+
+def _lacking(record: Record, root: Path) -> list[str]:
+    """What today's rules need of the record and do not find."""
+    path = root / "results" / "reported.yaml"
+    rules = _rules(path, path.stat().st_mtime_ns).papers.get(record.paper) if path.is_file() else None
+    judged = rules.judged if rules else {}
+    absent = {name: claim.rule.missing(record.metrics, record.subject) for name, claim in judged.items()}
+    return [f"{name} needs {', '.join(ids)}" for name, ids in absent.items() if ids]
+
+
+@functools.lru_cache(maxsize=8)
+def _rules(path: Path, _modified_ns: int) -> claims.Reported:
+    return claims.load(path)
 
 
 def _refuse(constant: str) -> float:
