@@ -354,7 +354,8 @@ def repeat(root: Path, data: Path, cache: Path, say: Say = print, processes: int
         raise NotPossible(f"{job} does not run: {old if isinstance(old, str) else new}")
     found = compare(old, new)
     say(
-        f"{job}, {entry.old_commit[:10]} and {entry.new_commit[:10]}: {found.metrics} metrics, {found.arrays} arrays equal"
+        f"{job}, {entry.old_commit[:10]} and {entry.new_commit[:10]}: "
+        f"{found.metrics} metrics, {found.arrays} arrays equal"
     )
     for line in found.differences:
         say(f"    {line}")
