@@ -118,9 +118,19 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
         return f"changed since: {', '.join(changed)}"
     if any(path.parent.glob("notebook.running-*.ipynb")):
         return "its last run was broken off"
-    if not (path.parent / "notebook.ipynb").is_file():
+    keeps = run.profile == "quick" or path.parent == lowest(path.parent.parent)
+    if keeps and not (path.parent / "notebook.ipynb").is_file():
         return "no executed notebook beside the record"
     return ""
+
+
+def lowest(arm: Path) -> Path | None:
+    """The folder of an arm's lowest seed that has a record, in the arm's folder; None: no seed has one.
+
+    Except at the quick profile it alone keeps its executed notebook and figures; `notebooks/run` thins the others out.
+    """
+    found = [path.parent for path in arm.glob("seed_*/record.json") if re.fullmatch(r"seed_\d+", path.parent.name)]
+    return min(found, key=lambda folder: int(folder.name.removeprefix("seed_")), default=None)
 
 
 def _equal(one: Any, two: Any) -> bool:

@@ -4,43 +4,77 @@ import filecmp
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from xai_utils import suite
-from xai_utils.suite import claims, readme, report
+from xai_utils.suite import batch, claims, readme, report
 from xai_utils.suite.run import SIZE_LIMIT
 
 ROOT = Path(__file__).parents[3]
 RECORDS = sorted((ROOT / "results").glob("[!q]*/*/*/seed_*/record.json"))
-NAMES = ["/".join(path.parts[-5:-1]) for path in RECORDS]
+PAPERS = sorted({path.parts[-4] for path in RECORDS})
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=NAMES)
-def test_a_record_is_a_whole_run_of_a_clean_tree(path):
-    record = suite.load_record(path)
-    assert path.parent == ROOT / "results" / record.profile / record.paper / record.arm / f"seed_{record.seed}"
-    assert record.provenance.dirty is False
-    assert re.fullmatch("[0-9a-f]{40}", record.provenance.commit)
-    assert record.provenance.data
+def of(paper):
+    """The committed records of a paper, each with the name that a failure shows."""
+    return [("/".join(path.parts[-5:-1]), path) for path in RECORDS if path.parts[-4] == paper]
+
+
+def faults_of_a_record(path):
+    """What is wrong with a committed record: it is no whole run of a clean tree, or its files are not its own."""
+    record, faults = suite.load_record(path), []
+    if path.parent != ROOT / "results" / record.profile / record.paper / record.arm / f"seed_{record.seed}":
+        faults.append("lies in another run's place")
+    if record.provenance.dirty is not False or not re.fullmatch("[0-9a-f]{40}", record.provenance.commit):
+        faults.append(f"made from {record.provenance.commit}, dirty: {record.provenance.dirty}")
     real = {entry.variant for entry in record.provenance.data if entry.name != "rectangles"}  # these are generated
-    assert real <= {"prepared", "origin"}
-    files = {entry.name for entry in path.parent.iterdir()}
-    expected = {f"{name}.png" for name in record.figures} | {f"{name}.npz" for name in record.arrays}
-    assert files == expected | {"record.json", "notebook.ipynb"}
-    assert sum(entry.stat().st_size for entry in path.parent.iterdir()) <= SIZE_LIMIT
+    if not record.provenance.data or not real <= {"prepared", "origin"}:
+        faults.append(f"made with the data {record.provenance.data}")
+    kept = {f"{name}.npz" for name in record.arrays} | {"record.json"}
+    if path.parent == batch.lowest(path.parent.parent):
+        kept |= {f"{name}.png" for name in record.figures} | {"notebook.ipynb"}
+    if odd := {entry.name for entry in path.parent.iterdir()} ^ kept:
+        faults.append(f"files that are missing or too many: {sorted(odd)}")
+    if (size := sum(entry.stat().st_size for entry in path.parent.iterdir())) > SIZE_LIMIT:
+        faults.append(f"{size} bytes")
+    return faults
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=NAMES)
-def test_the_executed_notebook_ran_to_its_end_and_names_no_machine(path):
-    text = (path.parent / "notebook.ipynb").read_text(encoding="utf-8")
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    assert all(cell["execution_count"] for cell in cells)
+def faults_of_a_notebook(path):
+    """What an executed notebook should not show: a cell that did not run, an error, a path of a machine."""
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     outputs = [output for cell in cells for output in cell["outputs"]]
-    assert not [output for output in outputs if output["output_type"] == "error"]
     shown = json.dumps([{k: v for k, v in o.get("data", o).items() if k != "image/png"} for o in outputs])
-    assert not re.search(r"/(home|root|tmp|work|Users)/", shown)
+    faults = ["a cell did not run"] * (not all(cell["execution_count"] for cell in cells))
+    faults += ["a cell failed"] * any(output["output_type"] == "error" for output in outputs)
+    return faults + [f"names {found[0]}" for found in re.finditer(r"/(home|root|tmp|work|Users)/", shown)]
+
+
+def test_every_paper_has_committed_records():
+    assert [path.stem for path in sorted((ROOT / "notebooks").glob("0[1-9]_*.ipynb"))] == PAPERS
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_each_record_is_a_whole_run_of_a_clean_tree(paper):
+    assert [f"{name}: {fault}" for name, path in of(paper) for fault in faults_of_a_record(path)] == []
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_each_executed_notebook_ran_to_its_end_and_names_no_machine(paper):
+    notebooks = {name: path.with_name("notebook.ipynb") for name, path in of(paper)}
+    kept = {name: path for name, path in notebooks.items() if path.is_file()}
+    assert kept
+    assert [f"{name}: {fault}" for name, path in kept.items() for fault in faults_of_a_notebook(path)] == []
+
+
+def test_the_results_weigh_at_most_45_mb():
+    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git checkout: what is committed cannot be told from what is not")
+    assert sum((ROOT / name).stat().st_size for name in listed.stdout.split("\0") if name) <= 45_000_000
 
 
 def test_every_notebook_has_three_seeds_of_its_first_arm():

@@ -24,7 +24,7 @@ SCHEMA = """
 arms:
   main: {}
   short: {steps: 5}
-profile: {type: str, default: quick, choices: [quick], help: "size"}
+profile: {type: str, default: quick, choices: [quick, standard], help: "size"}
 seed: {type: int, default: 0, minimum: 0, help: "seed"}
 steps: {type: int, default: 100, minimum: 1, help: "steps"}
 text: {type: str, default: "", help: "text"}
@@ -45,7 +45,8 @@ def checkout(tmp_path):
     )
     (tmp_path / f"notebooks/{PAPER}.ipynb").write_text("{}")
     script(tmp_path / "notebooks/clean", "#!/bin/sh\nexit ${CLEAN:-0}\n")
-    script(tmp_path / f"notebooks/profiles/quick/{PAPER}.yaml", "profile: quick\n")
+    for profile in ("quick", "standard"):
+        script(tmp_path / f"notebooks/profiles/{profile}/{PAPER}.yaml", f"profile: {profile}\n")
     (tmp_path / "notebooks/parameters").mkdir(exist_ok=True)
     (tmp_path / f"notebooks/parameters/{PAPER}.yaml").write_text(SCHEMA)
     return tmp_path
@@ -170,3 +171,40 @@ def test_what_is_wrong_with_the_arguments_is_said_and_nothing_is_run(checkout, w
     assert process.returncode == 2
     assert not (checkout / "results").exists()
     assert not (checkout / "words.txt").exists()
+
+
+STANDS_IN_WITH_FILES = """#!/usr/bin/env bash
+echo '{"cells": []}' > "$2"
+touch "$(dirname "$2")"/{record.json,scores.npz,maps.png}
+"""
+
+
+@pytest.mark.parametrize(("profile", "thinned"), [("standard", True), ("quick", False)])
+def test_only_the_lowest_seed_keeps_its_notebook_and_figures(checkout, profile, thinned):
+    script(checkout / "bin/papermill", STANDS_IN_WITH_FILES)
+    arm = checkout / f"results/{profile}/{PAPER}/main"
+    small, whole = ["record.json", "scores.npz"], ["maps.png", "notebook.ipynb", "record.json", "scores.npz"]
+
+    def kept():
+        return {path.name: sorted(file.name for file in path.iterdir()) for path in arm.iterdir()}
+
+    others = small if thinned else whole
+    for seed, expected in (
+        ("2", {"seed_2": whole}),  # of the only seed nothing is taken
+        ("10", {"seed_2": whole, "seed_10": others}),  # as numbers: 2 is lower
+        ("0", {"seed_0": whole, "seed_2": others, "seed_10": others}),  # a batch may run the lowest one last
+    ):
+        process = started(checkout, profile, "main", seed)
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
+        assert kept() == expected
+
+
+def test_a_failed_run_takes_nothing_from_other_seeds(checkout):
+    script(checkout / "bin/papermill", STANDS_IN_WITH_FILES)
+    started(checkout, "standard", "main", "1").communicate()
+    script(checkout / "bin/papermill", STANDS_IN_WITH_FILES.replace("#!/usr/bin/env bash", "#!/bin/bash\nexit 3"))
+    process = started(checkout, "standard", "main", "0")
+    process.communicate()
+    assert process.returncode != 0
+    assert (checkout / f"results/standard/{PAPER}/main/seed_1/notebook.ipynb").is_file()

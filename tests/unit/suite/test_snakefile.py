@@ -223,6 +223,27 @@ def test_a_run_that_did_not_end_well_is_done_again_even_with_a_current_record(ch
     ]
 
 
+def test_only_the_lowest_seed_needs_its_notebook_beside_the_record(checkout):
+    made = checkout / "results/standard/01_first/main"
+    (checkout / "notebooks/profiles/standard").mkdir()
+    (checkout / "notebooks/profiles/standard/01_first.yaml").write_text("profile: standard\n")
+    parameters = {"profile": "standard", "arm": "main", "epochs": 3, "sizes": [1, 2]}
+    write_template(checkout, "01_first", profile="standard", arm="main", parameters=parameters)
+    template = (checkout / "01_first.record").read_text()
+    for seed in (1, 2, 10):
+        (made / f"seed_{seed}").mkdir(parents=True)
+        (made / f"seed_{seed}/record.json").write_text(template.replace('"SEED"', str(seed)))
+
+    def why(seeds):
+        return [job.reason for job in batch.plan("standard", "01_first", seeds=seeds, root=checkout)]
+
+    assert why("1,2,10") == ["no executed notebook beside the record", "", ""]
+    (made / "seed_1/notebook.ipynb").touch()
+    assert why("1,2,10") == ["", "", ""]
+    (made / "seed_1/record.json").unlink()  # then 2 is the lowest, and 10 is not
+    assert why("2,10") == ["no executed notebook beside the record", ""]
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [
