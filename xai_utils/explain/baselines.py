@@ -4,6 +4,7 @@ They explain the target's logit, or its probability. Images are explained one by
 depends neither on its place in the batch nor on the other images. The libraries are imported on first use.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ..models.forward import check_images, preserve_state, target_indices, target_scores
 
+_numpy_global = threading.RLock()
 Score = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> the target's score (B,)
 
 
@@ -229,10 +231,11 @@ def _random_state(seed: int) -> np.random.RandomState:
 
 @contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator, which shap draws from, and put its state back."""
-    state = np.random.get_state()
-    np.random.set_state(_random_state(seed).get_state())
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+    """Seed NumPy's global generator, which shap draws from, and put its state back; one thread at a time."""
+    with _numpy_global:
+        state = np.random.get_state()
+        np.random.set_state(_random_state(seed).get_state())
+        try:
+            yield
+        finally:
+            np.random.set_state(state)

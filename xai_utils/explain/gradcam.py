@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.forward import check_images, preserve_state, target_indices, target_scores
+from ..models.forward import check_images, lock_of, preserve_state, target_indices, target_scores
 
 
 class Kind(NamedTuple):
@@ -118,7 +118,7 @@ def features_and_gradients(
         torch.set_grad_enabled(True)  # from here to the output; undone by the context around the forward pass
         return output.clone()  # an in-place operation after the layer must not overwrite A
 
-    with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+    with lock_of(model), torch.inference_mode(False), torch.set_grad_enabled(create_graph):
         handle = module.register_forward_hook(capture)
         try:
             outputs = model(inputs if create_graph else checked)

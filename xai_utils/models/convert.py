@@ -45,8 +45,9 @@ def from_torch(model: nn.Module, images: Tensor | None = None) -> fx.GraphModule
     and stochastic depth stay as in evaluation mode. Names of layers stay. What is left over stays a function: LRP then
     names it.
 
-    The outputs of both are compared before the twin is handed out. Hooks that stand in the way of the images are followed
-    like everything else; a forward that remembers something is noticed. The model itself is not touched; the twin is in the same mode, on the same device.
+    The outputs of both are compared before the twin is handed out. Hooks that stand in the way of the images are
+    followed like everything else; a forward that remembers something is noticed. The model itself is not touched; the
+    twin is in the same mode, on the same device.
 
     Args:
         model: any network of images that `torch.fx` can trace.

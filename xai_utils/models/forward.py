@@ -1,11 +1,22 @@
 """A model as the subject of an explanation or a measurement: left as found, fed with images, asked for a score."""
 
 import operator
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+_making = threading.Lock()
+_locks: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
+
+
+def lock_of(model: nn.Module) -> threading.RLock:
+    """The re-entrant lock of a model: whoever changes its mode, gradients or hooks holds it meanwhile."""
+    with _making:
+        return _locks.setdefault(model, threading.RLock())
 
 
 @contextmanager
@@ -14,13 +25,19 @@ def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
 
     Restored: `training` of every submodule, `requires_grad` and `.grad` of every parameter, and all buffers
     (BatchNorm statistics among them, which evaluation mode does not move in the first place).
-    The body runs outside `torch.inference_mode`, so that gradients can be taken.
+    The body runs outside `torch.inference_mode`, so that gradients can be taken. Other threads that explain or measure
+    the same model wait for its end: each would see the other's mode and hooks.
 
     Raises:
         TypeError: `model` is not a torch module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module (wrap a function in one)")
+    with lock_of(model):
+        yield from _preserved(model)
+
+
+def _preserved(model: nn.Module) -> Iterator[nn.Module]:
     training = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     buffers = [
