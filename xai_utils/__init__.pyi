@@ -4,6 +4,7 @@ from . import metrics as metrics
 from . import models as models
 from . import papers as papers
 from . import plot as plot
+from . import progress as progress
 from . import seeds as seeds
 from . import suite as suite
 from . import training as training

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import sys
 import time
 import warnings
 import zipfile
@@ -18,12 +17,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from tqdm import tqdm
 
+from xai_utils.progress import bar as progress_bar
 from xai_utils.seeds import derive, generator, seed_everything, worker_init
 
 History = pd.DataFrame
-BAR_AFTER = 10.0  # seconds until a progress bar shows that nobody asked for
 
 
 def fit(
@@ -124,7 +122,7 @@ def fit(
             batch = augment(batch, change) if augment is not None and phase == "train" else batch
             yield loss(model, batch, noise)
 
-    with _bar(progress, (epochs - len(rows)) * steps) as bar:
+    with progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
         while len(rows) < epochs and (patience is None or not rows or len(rows) - _best(rows) < patience):
             epoch, start = len(rows) + 1, time.perf_counter()
             seeds = functools.partial(generator, seed, epoch)
@@ -237,13 +235,6 @@ def _means(
 
 def _best(rows: list[dict]) -> int:
     return min(rows, key=lambda row: row["val_loss"])["epoch"]  # of equals the first
-
-
-def _bar(wanted: bool | None, total: int) -> tqdm:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    watched = sys.stderr.isatty() or hasattr(shell, "kernel")
-    on = (watched if wanted is None else wanted) and os.environ.get("XAI_PROGRESS") != "0"
-    return tqdm(total=total, unit="batch", delay=0 if wanted else BAR_AFTER, disable=not on)
 
 
 def _describe(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """LIME, SHAP and integrated gradients against exact values: linear models, brute force, the libraries' own loops."""
 
+import sys
 from itertools import combinations
 from math import factorial
 
@@ -10,7 +11,8 @@ from lime.lime_image import LimeImageExplainer
 from scipy.stats import spearmanr
 from torch import nn
 
-from xai_utils.explain import IntegratedGradients, KernelShap, Lime, ShapPartition
+from xai_utils import progress
+from xai_utils.explain import RISE, IntegratedGradients, KernelShap, Lime, ShapPartition
 
 SIZE = 8
 
@@ -270,3 +272,18 @@ def test_another_seed_draws_other_samples(make):
 def test_settings_that_do_not_fit(make, channels, message):
     with pytest.raises(ValueError, match=message):
         make(curved(channels)).attribute(images(2, channels), 1)
+
+
+@pytest.mark.parametrize("name", ["RISE", "Lime", "KernelShap", "IntegratedGradients"])
+def test_a_bar_counts_the_changed_images_in_a_terminal_after_a_while(name, monkeypatch, capsys):
+    makers = ALL | {"RISE": lambda model: RISE(model, n_masks=30)}
+    monkeypatch.setattr(progress, "AFTER", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("XAI_PROGRESS", raising=False)
+    explainer, x = makers[name](curved()), images(2)
+    explainer.attribute(x, 1)
+    total = 2 * next(getattr(explainer, n) for n in ("n_masks", "n_samples", "steps") if hasattr(explainer, n))
+    assert f"/{total} " in capsys.readouterr().err
+    monkeypatch.setenv("XAI_PROGRESS", "0")
+    explainer.attribute(x, 1)
+    assert capsys.readouterr().err == ""

@@ -11,7 +11,7 @@ import xai_utils
 
 PACKAGE = Path(xai_utils.__file__).parent
 FLOORS = [
-    {"seeds"},
+    {"progress", "seeds"},
     {"data", "models"},
     {"explain", "metrics"},
     {"training", "suite"},

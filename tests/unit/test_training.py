@@ -21,6 +21,7 @@ import training_victim as victim
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
+from xai_utils import progress as progress_module
 from xai_utils import training
 from xai_utils.seeds import derive, generator
 
@@ -622,7 +623,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
     ],
 )
 def test_progress_bar(progress, terminal, after, environment, drawn, monkeypatch, capsys):
-    monkeypatch.setattr(training, "BAR_AFTER", after)
+    monkeypatch.setattr(progress_module, "AFTER", after)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     monkeypatch.setitem(sys.modules, "IPython", type("IPython", (), {"get_ipython": lambda: None}))
     monkeypatch.delenv("XAI_PROGRESS", raising=False)

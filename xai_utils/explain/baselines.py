@@ -13,8 +13,10 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..models.forward import check_images, preserve_state, target_indices, target_scores
+from ..progress import bar
 
 _numpy_global = threading.RLock()
 Score = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> the target's score (B,)
@@ -44,14 +46,18 @@ class _Baseline:
             indices = target_indices(first.expand(len(images), *first.shape[1:]), target).tolist()
             if self.score == "probability" and first.numel() == 1:
                 raise ValueError('score: got "probability" for a model with one output; use "logit"')
-            maps = [self._map(image, partial(self._score, index=indices[i]), i) for i, image in enumerate(images)]
+            passes = next(getattr(self, name) for name in ("n_samples", "max_evals", "steps") if hasattr(self, name))
+            with bar(passes * len(images), "changed image") as done:  # shap may take a few more or less
+                score = partial(self._score, done=done)
+                maps = [self._map(image, partial(score, index=indices[i]), i) for i, image in enumerate(images)]
         result = torch.stack(maps).to(inputs)
         if not torch.isfinite(result).all():
             raise ValueError("the map holds NaN or infinite values: the model's outputs near an image are not finite")
         return result
 
-    def _score(self, images: Tensor, index: int) -> Tensor:
+    def _score(self, images: Tensor, index: int, done: tqdm) -> Tensor:
         outputs = self.model(images)
+        done.update(len(images))
         return target_scores(outputs.softmax(1) if self.score == "probability" else outputs, index)
 
     def _scores(self, rows: Tensor, score: Score) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.folded import images_per_batch, scoring
+from ..progress import bar
 from ..seeds import generator
 
 
@@ -62,13 +63,15 @@ class RISE:
             weighted = images.new_zeros(images[:, 0].shape)  # Σ f M, (N, H, W)
             total = images.new_zeros(len(images))  # Σ f
             shown = images.new_zeros(images.shape[2:])  # Σ M
-            for masks in self.masks(images.shape[2:], size):
-                masks = masks.to(images)
-                shown += masks.sum(0)
-                for i, image in enumerate(images):
-                    values = scores(masks[:, None] * image, torch.full((len(masks),), i, device=images.device))
-                    weighted[i] += torch.tensordot(values, masks, 1)
-                    total[i] += values.sum()
+            with bar(self.n_masks * len(images), "masked image") as done:
+                for masks in self.masks(images.shape[2:], size):
+                    masks = masks.to(images)
+                    shown += masks.sum(0)
+                    for i, image in enumerate(images):
+                        values = scores(masks[:, None] * image, torch.full((len(masks),), i, device=images.device))
+                        weighted[i] += torch.tensordot(values, masks, 1)
+                        total[i] += values.sum()
+                        done.update(len(masks))
         mean = (total / self.n_masks)[:, None, None]
         return torch.where(shown > 0, weighted / shown, mean)
 
