@@ -3,13 +3,16 @@
 Functions take arrays or tensors, return a matplotlib `Figure` and never call `plt.show()`.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 INK, ACCENT, SECOND, PALE = "#22313f", "#c8553d", "#2e6f95", "#e8ecef"
 SEQUENTIAL, DIVERGING = "magma", "RdBu_r"  # positive saliency · signed saliency, centred on zero
 
+_JAPANESE = ("IPAexGothic", "Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Meiryo", "MS Gothic", "TakaoGothic")
 _STYLE = {
     "figure.dpi": 72,
     "savefig.dpi": 110,
@@ -45,7 +49,16 @@ _STYLE = {
 
 def use_style(dpi: int = 72) -> None:
     """Switch the house style on for this process; a notebook calls it once. `dpi` is that of figures on the screen."""
-    plt.rcParams.update(_STYLE | {"figure.dpi": dpi})
+    plt.rcParams.update(_STYLE | {"figure.dpi": dpi, "font.family": _fonts()})
+
+
+def _fonts() -> list[str]:
+    """Matplotlib's own font, and behind it one for Japanese names: that of the notebook extra, or one that is there."""
+    if (package := importlib.util.find_spec("matplotlib_fontja")) and package.origin:
+        for file in Path(package.origin).parent.glob("fonts/*.ttf"):
+            font_manager.fontManager.addfont(file)
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _JAPANESE if name in there)]
 
 
 def images(

@@ -1,5 +1,7 @@
 """What figures show is tested on the artists that they hold, not on pixels."""
 
+from io import BytesIO
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -167,3 +169,11 @@ def test_agreement_draws_every_image_and_the_diagonal():
     assert ax.lines[0].get_xydata().tolist() == [[-1.5, -1.5], [1.0, 1.0]]
     np.testing.assert_allclose(ax.collections[0].get_offsets(), np.stack([truth, predicted], 1))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("target", "prediction")
+
+
+def test_japanese_class_names_are_drawn_without_a_warning(recwarn):
+    plot.use_style()
+    fig = plot.images(np.zeros((2, 8, 8)), ["重心", "顕著量マップ α′"], title="判断根拠")
+    fig.savefig(BytesIO(), format="png")
+    assert [str(w.message) for w in recwarn if "Glyph" in str(w.message)] == []
+    assert plt.rcParams["font.family"][0] == "DejaVu Sans"  # figures without Japanese stay as they were
