@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 
@@ -326,3 +327,12 @@ def test_nbval_compares_text_and_leaves_out_stderr_and_html(tmp_path):
     cells = [case.find("failure") is None for case in ElementTree.parse(report).iter("testcase")]
     assert cells == [fine for _, fine in sources.values()], done.stdout
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_shows_every_parameter_with_its_help(path, caplog):
+    found = papermill.inspect_notebook(str(path))
+    assert "Unable to parse" not in caplog.text
+    entries = parameters.schema(path.stem).parameters
+    assert found.keys() == entries.keys()
+    assert all(found[name]["help"] for name in entries)

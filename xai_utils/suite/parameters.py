@@ -3,12 +3,13 @@
 Precedence, here and nowhere else: the notebook's default < the profile < the arm < what the caller passed.
 """
 
+import ast
 import difflib
 import functools
 import operator
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -234,9 +235,33 @@ def _is_plain(value: Any) -> bool:
 def validate(paper: str, names: Mapping[str, Any]) -> dict[str, Any]:
     """The notebook's parameters among `names`; one ValueError for all that is unknown, missing or wrong.
 
-    Every public name of plain type (str, int, float, bool, None, lists and tuples of them) must be a parameter.
+    Every public name of plain type (str, int, float, bool, None, lists and tuples of them) must be a parameter. In
+    Jupyter that is asked of the names alone that the parameters cell sets, or what papermill put behind it: the start
+    cell can be run again after the others have set names of theirs, and a startup file may have imported some.
     """
-    return _validated(paper, schema(paper).parameters, names)
+    known = schema(paper).parameters
+    if isinstance(names.get("In"), list):  # IPython's cells so far
+        mine = {*known, *_set_by_literals(names["In"])}
+        names = {name: value for name, value in names.items() if name in mine}
+    return _validated(paper, known, names)
+
+
+def _set_by_literals(cells: Sequence[str]) -> set[str]:
+    """Names that are set by cells which hold nothing but assignments of literals."""
+    found: set[str] = set()
+    for cell in cells:
+        names = []
+        try:
+            for line in ast.parse(cell).body:
+                if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
+                    continue  # text
+                targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+                ast.literal_eval(line.value)
+                names += [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+        except (SyntaxError, ValueError, TypeError, AttributeError):
+            continue  # another cell
+        found.update(names)
+    return found
 
 
 def _validated(paper: str, known: Mapping[str, Parameter], names: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,6 +288,8 @@ def _validated(paper: str, known: Mapping[str, Parameter], names: Mapping[str, A
             problems.append(f"{shown}: no such parameter; the closest is {closest!r}. Rename it or leave it out.")
             continue
         problems.append(f"{shown}: expected {known[name].expected()}. Change it.")
+        if known[name].kind == "str" and not known[name].many and isinstance(given[name], int | float | bool | None):
+            problems[-1] += f" (papermill reads the value of -p {name} as a number: write -r {name} to keep the text.)"
         text = re.fullmatch(r"([-+]?\d+)(\.\d*)?e([-+]?\d+)", str(given[name]), re.IGNORECASE)
         if known[name].kind == "float" and isinstance(given[name], str) and text:
             written = f"{text[1]}{text[2] or '.0'}e{int(text[3]):+d}"

@@ -330,7 +330,7 @@ def cell_of(paper):
     values = {}
     for node in ast.parse(source).body:
         value = ast.literal_eval(node.value)
-        names = node.targets[0]
+        names = node.targets[0] if isinstance(node, ast.Assign) else node.target
         if isinstance(names, ast.Tuple):
             values |= dict(zip((name.id for name in names.elts), value, strict=True))
         else:
@@ -419,3 +419,40 @@ def test_a_parameter_that_an_arm_sets_can_be_overridden_and_else_the_arms_counts
 
     found = parameters.resolve(paper, given | {name: sets[name]}, [name])  # passed, and the arm's own
     assert (found.values[name], found.overrides) == (sets[name], ())
+
+
+# names beside the parameters --------------------------------------------------------------------------------------
+
+
+def test_in_jupyter_only_what_the_parameters_cell_sets_counts():
+    paper = "01_id_cvae_morphing"
+    values = parameters.defaults(parameters.schema(paper))
+    cell = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    later = {"columns": ["value"], "accuracy": 98.2, "pi": 3.14, "e": 2.7}  # of other cells, and of a startup file
+    history = [
+        "",
+        cell,
+        "accuracy = run.measure('P1.1.accuracy', 98.2)",
+        "from math import *",
+        "columns = table.columns",
+    ]
+    assert parameters.validate(paper, values | later | {"In": history, "Out": {}}) == values
+    for wrong in (
+        "epoch = 3",
+        "# Parameters\nepochs = 3\nepoch: int = 3",
+        "epochs, epoch = 3, 3",
+        '"""Text."""\nepoch = 3',
+    ):
+        names = values | later | {"epoch": 3, "In": [*history, wrong]}
+        with pytest.raises(ValueError, match=r"epoch = 3 \(int\): no such parameter; the closest is 'epochs'"):
+            parameters.validate(paper, names)
+    with pytest.raises(ValueError, match="no such parameter"):  # without IPython every plain name counts
+        parameters.validate(paper, values | {"epoch": 3})
+
+
+@pytest.mark.parametrize("value", [7, 0.5, True, None])
+def test_a_text_that_papermill_read_as_a_number_names_the_way_out(value):
+    paper = "01_id_cvae_morphing"
+    names = parameters.defaults(parameters.schema(paper)) | {"folder": value}
+    with pytest.raises(ValueError, match=r"folder = .*: expected str.*write -r folder to keep the text"):
+        parameters.validate(paper, names)
