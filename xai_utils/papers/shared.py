@@ -69,6 +69,11 @@ class Explained(NamedTuple):
     maps: Tensor  # (N, h, w) for the predicted class
     true_maps: Tensor | None  # (N, h, w) for the true class; None where that was not given
 
+    @property
+    def uncertainty(self) -> Tensor:
+        """1 − softmax confidence (N,)."""
+        return 1 - self.logits.softmax(1).amax(1)
+
 
 def predict_and_explain(model: nn.Module, layer: str, images: Tensor, labels: Tensor | None = None) -> Explained:
     """Predictions for images (N, C, H, W) and their Grad-CAM, in batches of 64 on the model's device.
