@@ -300,8 +300,12 @@ def test_a_changed_list_of_images_is_named(checkout):
     assert reasons(checkout, papers="02_second") == {"quick/02_second/main/seed_0": f"changed since: {LISTS}"}
 
 
-def test_a_data_set_may_count_its_list_of_crops_in(checkout):
-    (checkout / "data/splits").mkdir(parents=True)
+def test_a_data_set_may_count_its_list_of_crops_in(checkout, monkeypatch):
+    monkeypatch.setattr(store, "download_root", lambda: checkout / "data")
+    for folder in ("splits", "contents"):
+        (checkout / "data" / folder).mkdir(parents=True)
+    for name in ("registry.yaml", "contents/crackforest.csv"):
+        shutil.copy(REPOSITORY / "data" / name, checkout / "data" / name)
     lists = checkout / "data/splits/crackforest.csv"
     lists.write_text("1,train")
     (file,) = store.registry()["crackforest"].files
