@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pickle import PicklingError
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from .forward import check_images, preserve_state, target_indices, target_scores
 
 AGREEMENT = 1e-5  # of the copy's outputs with the model's, relative to the largest (or absolute, if that is below 1)
+# how a foreign model fails as a copy: it cannot be copied or gains nothing (LookupError), or its forward pass asks for
+# the modules, attributes or memory formats that it was written with
+_NO_COPY = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, copy.Error, PicklingError)
 IMAGES_224 = 8  # of 224×224 pixels that a processor takes best at once; larger batches only cost memory
 
 
@@ -92,15 +96,18 @@ def fast_copy(model: nn.Module, images: Tensor, outputs: Tensor) -> Callable[[Te
     Each BatchNorm2d that takes a Conv2d's output is folded into a copy of that convolution; in float32 on the CPU the
     convolutions also run channels last. The pairs are found by running the copy on one image, so the model may be
     written in any way. The copy is used only if its outputs for `images` agree with `outputs`, the model's own, to
-    `AGREEMENT`; the model itself runs for a batch that takes another path through the copy, or at which it fails.
-    The copy shares the model's parameters but the convolutions'.
+    `AGREEMENT`; the model itself runs for a batch that takes another path through the copy, or whose memory format it
+    does not allow. Running out of memory is no such failure: it is raised. The copy shares the model's parameters but
+    the convolutions'.
     """
     for channels_last in (True, False) if images.dtype == torch.float32 and images.device.type == "cpu" else (False,):
         try:
             copied = _FoldedCopy(model, images[:1], channels_last)
             found = copied(images)
             difference = (found - outputs).abs().max()
-        except Exception:  # whatever a foreign model does not allow
+        except _NO_COPY as error:
+            if _out_of_memory(error):
+                raise
             continue
         if found.dtype == outputs.dtype and difference <= AGREEMENT * outputs.abs().max().clamp(min=1):
             return lambda batch, copied=copied: _or_else(copied, model, batch)
@@ -110,11 +117,18 @@ def fast_copy(model: nn.Module, images: Tensor, outputs: Tensor) -> Callable[[Te
 def _or_else(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     try:
         return first(batch)
-    except Exception:  # an error of the model's own comes again
+    except RuntimeError as error:  # _Rerouted, or what channels-last memory does not allow, such as a view
+        if _out_of_memory(error):
+            raise
         return second(batch)
 
 
-class _Rerouted(Exception):
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; on the CPU PyTorch raises a plain RuntimeError then."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class _Rerouted(RuntimeError):
     """A folded convolution's output goes elsewhere than to its BatchNorm."""
 
 

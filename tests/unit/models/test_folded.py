@@ -232,6 +232,65 @@ def test_a_view_that_does_not_allow_channels_last_is_folded_all_the_same():
     torch.testing.assert_close(found, outputs, rtol=0, atol=1e-5)
 
 
+class OnlyHere(Net):
+    """Its copies raise `error` in their forward pass, from the call number `first` on."""
+
+    def __init__(self, error, first=0):
+        super().__init__()
+        self.error, self.first, self.calls, self.original = error, first, 0, id(self)
+
+    def forward(self, x):
+        if id(self) != self.original:
+            self.calls += 1
+            if self.calls > self.first:
+                raise self.error
+        return super().forward(x)
+
+
+MEMORY = [MemoryError("none left"), torch.OutOfMemoryError("CUDA out of memory")]
+MEMORY += [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
+
+
+@pytest.mark.parametrize("error", MEMORY, ids=["Python", "GPU", "CPU"])
+def test_running_out_of_memory_is_raised_while_the_copy_is_made_and_when_it_runs(error):
+    x = images()
+    with torch.no_grad():
+        model = randomised(OnlyHere(error))
+        with pytest.raises(type(error), match=str(error)):
+            fast_copy(model, x, model(x))
+        # the copy is called to find the pairs, and to be compared: each batch after that
+        late = randomised(OnlyHere(error, first=2))
+        fast = fast_copy(late, x, late(x))
+        with pytest.raises(type(error), match=str(error)):
+            fast(x)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("view size is not compatible"), TypeError("no such module")], ids=str)
+def test_a_model_that_fails_as_a_copy_runs_itself(error):
+    x = images()
+    with torch.no_grad():
+        model = randomised(OnlyHere(error))
+        assert fast_copy(model, x, model(x)) is model
+
+
+def test_a_batch_that_the_copy_does_not_allow_goes_to_the_model():
+    x = images()
+    with torch.no_grad():
+        model = randomised(OnlyHere(RuntimeError("view size is not compatible"), first=2))
+        fast = fast_copy(model, x, model(x))
+        assert fast is not model
+        torch.testing.assert_close(fast(x), model(x), rtol=0, atol=0)
+
+
+def test_an_error_of_the_models_own_is_raised_as_it_is():
+    x = images()
+    with torch.no_grad():
+        model = randomised(OnlyHere(ValueError("a dark image"), first=2))
+        fast = fast_copy(model, x, model(x))
+        with pytest.raises(ValueError, match="a dark image"):
+            fast(x)
+
+
 # scores
 
 
