@@ -208,3 +208,12 @@ def test_a_failed_run_takes_nothing_from_other_seeds(checkout):
     process.communicate()
     assert process.returncode != 0
     assert (checkout / f"results/standard/{PAPER}/main/seed_1/notebook.ipynb").is_file()
+
+
+def test_runs_with_own_values_keep_all_they_made(checkout):
+    script(checkout / "bin/papermill", STANDS_IN_WITH_FILES)
+    for seed in ("0", "1"):
+        process = started(checkout, "standard", "main", seed, "-p", "steps", "3")
+        assert process.communicate()[1] == ""
+    arm = checkout / f"results/standard/{PAPER}/main+own"
+    assert sorted(path.parent.name for path in arm.glob("*/notebook.ipynb")) == ["seed_0", "seed_1"]
