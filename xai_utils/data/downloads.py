@@ -15,7 +15,7 @@ import requests
 from pooch.downloaders import doi_to_repository
 from tqdm import tqdm
 
-RETRIES = 2  # of each address, if the connection broke or the file was wrong
+RETRIES = 1  # of each address, if the connection broke or the file was wrong
 CHUNK = 1 << 20
 SLACK = 1 << 26  # bytes: an archive that its host packs anew may have another size
 pooch.get_logger().setLevel(logging.ERROR)

@@ -170,6 +170,10 @@ class Files(Mapping[str, bytes]):
         except BROKEN as error:
             raise ValueError(f"{name} cannot be read: {error}") from error
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a file of that name; it is not read."""
+        return name in self._readers
+
     def __iter__(self) -> Iterator[str]:
         """Names, in the archives' order."""
         return iter(self._readers)

@@ -193,34 +193,34 @@ def listed_checksum(dataset: DataSet) -> str:
     return sha256_of_lines({file.path: file.sha256 for file in dataset.files})
 
 
-def same_content(name: str, sha256: str) -> bool:
+def same_content(name: str, sha256: str, root: Path | None = None) -> bool:
     """Whether a checksum in a record means the content that the set has today.
 
     That is so for `listed_checksum`, for the prepared archive's own sha256, which older records name, and for the set
-    as it was built here; each also as counted together with data/splits/<name>.csv, as `road_cracks` does. A name that
-    is not registered, or a set without files, has nothing to compare with: True.
+    as it was built here; each also as counted together with data/splits/<name>.csv of the checkout `root` (default:
+    this one), as `road_cracks` does. A name that is not registered, or a set without files, has nothing to compare
+    with: True.
     """
     dataset = registry().get(name)
     if not dataset or not dataset.files:
         return True
-    if len(dataset.files) == 1 and sha256 in _with_splits(dataset, {dataset.files[0].sha256}):
+    lists = (root or repository_root()) / "data" / "splits" / f"{name}.csv"
+    if len(dataset.files) == 1 and sha256 in _with_list(dataset, dataset.files[0].sha256, lists):
         return True
-    if sha256 in _with_splits(dataset, {listed_checksum(dataset)}):
+    if sha256 in _with_list(dataset, listed_checksum(dataset), lists):
         return True
     try:
-        return sha256 in _with_splits(dataset, {locate(name)[1]["sha256"]})
+        return sha256 in _with_list(dataset, locate(name)[1]["sha256"], lists)
     except (FileNotFoundError, ValueError):
         return False
 
 
-def _with_splits(dataset: DataSet, checksums: Iterable[str]) -> set[str]:
-    lists, known = download_root() / "splits" / f"{dataset.name}.csv", set(checksums)
-    if lists.is_file():
-        digest = hashlib.sha256(lists.read_bytes()).hexdigest()
-        ends = {f"splits/{lists.name}": digest}
-        known |= {sha256_of_lines({dataset.files[0].path: checksum} | ends) for checksum in known}
-        known.add(sha256_of_lines({file.path: file.sha256 for file in dataset.files} | ends))
-    return known
+def _with_list(dataset: DataSet, checksum: str, lists: Path) -> set[str]:
+    """A set's checksum, and that of the set with a list of crops counted in."""
+    if not lists.is_file():
+        return {checksum}
+    digest = hashlib.sha256(lists.read_bytes()).hexdigest()
+    return {checksum, sha256_of_lines({dataset.files[0].path: checksum, f"splits/{lists.name}": digest})}
 
 
 def contents_list(dataset: DataSet) -> Path:

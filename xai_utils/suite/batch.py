@@ -114,7 +114,7 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     wanted = dict(expected) | {"seed": run.seed, "device": record.parameters.get("device")}
     if other := sorted(n for n in wanted if not _equal(record.values.get(n), wanted[n])):
         return f"made with other parameters: {', '.join(other)}"
-    if changed := stale(record, root) + _other_data(record):
+    if changed := stale(record, root) + _other_data(record, root):
         return f"changed since: {', '.join(changed)}"
     if any(path.parent.glob("notebook.running-*.ipynb")):
         return "its last run was broken off"
@@ -138,10 +138,10 @@ def _equal(one: Any, two: Any) -> bool:
     return one == two
 
 
-def _other_data(record: Record) -> list[str]:
+def _other_data(record: Record, root: Path) -> list[str]:
     """Data sets of the registry that had another checksum when the record was made; own folders are not compared."""
     used = [source for source in record.provenance.data if source.variant != "own"]
-    return [f"data set {source.name}" for source in used if not store.same_content(source.name, source.sha256)]
+    return [f"data set {source.name}" for source in used if not store.same_content(source.name, source.sha256, root)]
 
 
 def summary(jobs: Sequence[Job], logs: Path) -> str:

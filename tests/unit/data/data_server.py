@@ -1,12 +1,17 @@
-"""A web server on this machine that can be told to misbehave, for the tests of xai_utils.data."""
+"""A web server on this machine that can be told to misbehave, and registries for the tests of xai_utils.data."""
 
 import hashlib
 import ssl
 import threading
+import zipfile
 from collections import deque
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 
 import yaml
+
+from xai_utils.data import contents
 
 PATIENCE = 20  # seconds after which a waiting test gives up
 
@@ -14,22 +19,25 @@ PATIENCE = 20  # seconds after which a waiting test gives up
 class DataServer:
     """Serves `files` (name -> bytes). Each request takes the next entry of `script`; "ok" when it is used up.
 
-    ok | no-range (whole file, whatever was asked) | other-range (the same, but as a part from 0 on) | truncate N |
-    stall N (N bytes, then silence) | hang (no header) |
-    wrong (one byte changed) | long (bytes too many) | gate (waits for `open_gate`) | status CODE | redirect URL
+    ok | truncate N | stall N (N bytes, then silence) | wrong (one byte changed) | chunked (no length is said, as hosts
+    do that pack on demand) | endless (chunks for ever) | gate (waits for `open_gate`) | status CODE | redirect URL
     """
 
     def __init__(self, files, script=(), certificate=None):
         self.files, self.script = files, deque(script)
-        self.log = []  # (name, Range header or None)
+        self.log = []  # names asked for
         self.sent = threading.Event()  # set when a stalling or gated answer has sent what it will send for now
         self.open_gate = threading.Event()
         self.closing = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self):
-                owner.answer(self)
+                self.close_connection = True
+                with suppress(ConnectionError):  # the client hangs up where too much comes
+                    owner.answer(self)
 
             def log_message(self, *arguments):
                 pass
@@ -60,42 +68,36 @@ class DataServer:
         self.server.server_close()
 
     def answer(self, request):
-        name, asked = request.path.rsplit("/", 1)[1], request.headers.get("Range")
-        self.log.append((name, asked))
+        name = request.path.rsplit("/", 1)[1]
+        self.log.append(name)
         kind, _, value = (self.script.popleft() if self.script else "ok").partition(" ")
         body = self.files.get(name)
-        if kind == "hang":
-            self.sent.set()
-            self.closing.wait(PATIENCE)
-            return
-        if kind == "redirect":
-            request.send_response(302)
-            request.send_header("Location", value)
+        if kind == "redirect" or kind == "status" or body is None:
+            request.send_response(302 if kind == "redirect" else int(value or 404))
+            request.send_header("Content-Length", "0")
+            if kind == "redirect":
+                request.send_header("Location", value)
             request.end_headers()
             return
-        if kind == "status" or body is None:
-            request.send_response(int(value or 404))
-            request.end_headers()
-            return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and "-range" not in kind else 0
-        if start >= len(body):
-            request.send_response(416)
-            request.end_headers()
-            return
-        rest = body[start:]
         if kind == "wrong":
-            rest = bytes([rest[0] ^ 1]) + rest[1:]
-        if kind == "long":
-            rest += b"more"
-        request.send_response(206 if start or kind == "other-range" else 200)
-        if start or kind == "other-range":
-            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        request.send_header("Content-Length", str(len(rest)))
+            body = bytes([body[0] ^ 1]) + body[1:]
+        chunked = kind in ("chunked", "endless")
+        request.send_response(200)
+        request.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))))
         request.end_headers()
+        if chunked:
+            pieces = [body[i : i + 1000] for i in range(0, len(body), 1000)]
+            while pieces and not self.closing.is_set():
+                for piece in pieces:
+                    request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                if kind == "chunked":
+                    break
+            request.wfile.write(b"0\r\n\r\n")
+            return
         if kind == "gate":
             self.sent.set()
             self.open_gate.wait(PATIENCE)
-        request.wfile.write(rest[: int(value)] if kind in ("truncate", "stall") else rest)
+        request.wfile.write(body[: int(value)] if kind in ("truncate", "stall") else body)
         request.wfile.flush()
         if kind == "stall":
             self.sent.set()
@@ -108,15 +110,41 @@ def described(path, body):
 
 
 def write_registry(root, sets):
-    """Write root/data/registry.yaml; sets: name -> (recipe, origin URLs, {path: bytes})."""
+    """Write root/data/registry.yaml and the lists of contents; sets: name -> (recipe, origin URLs, {path: bytes}).
+
+    A set that is built gets the URLs as they are; one that is loaded as it is gets them as folders of its files.
+    """
     entries = {}
     for name, (recipe, urls, files) in sets.items():
+        texts = {"title": f"set {name}", "licence": "MIT", "source": "s", "citation": "c", "recipe": recipe}
         listed = [described(path, body) for path, body in files.items()]
-        texts = {"title": f"set {name}", "licence": "MIT", "source": "s", "citation": "c", "origin_tried": False}
-        origin = {"origin_urls": list(urls), "origin_files": listed if recipe == "direct" else []}
-        entries[name] = {**texts, "recipe": recipe, **origin, "files": listed}
+        origins = [{"urls": [url], "bytes": 1000} for url in urls]
+        if recipe == "direct":
+            origins = [
+                {
+                    "urls": [f"{url}/{file['path'].rpartition('/')[2]}" for url in urls],
+                    "bytes": file["bytes"],
+                    "hash": f"sha256:{file['sha256']}",
+                }
+                for file in listed
+            ]
+        if recipe == "build":
+            for body in files.values():
+                write_contents(root, name, body)
+        entries[name] = {**texts, "origins": origins, "files": listed}
     (root / "data").mkdir(parents=True, exist_ok=True)
     (root / "data" / "registry.yaml").write_text(yaml.safe_dump(entries))
+
+
+def write_contents(root, name, body, coded_again=""):
+    """Write root/data/contents/<name>.csv for an archive; an empty list if the test has spoilt it."""
+    folder = root / "data" / "contents"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        text = contents.listing(BytesIO(body), coded_again)
+    except (zipfile.BadZipFile, OSError):  # no archive, or pictures in it that are none
+        text = ",".join(contents.HEADER) + "\n"
+    (folder / f"{name}.csv").write_text(text)
 
 
 def tree(folder):

@@ -48,7 +48,7 @@ def zipped(members):
 
 def write_set(root, name, file, body, splits=None):
     """A set of one file and a registry that knows it; `splits`: the text of data/splits/<stem>.csv by stem."""
-    write_registry(root, {name: ("later", [], {file: body})})
+    write_registry(root, {name: ("build", [], {file: body})})
     (root / "data" / file).write_bytes(body)
     (root / "data/splits").mkdir(exist_ok=True)
     for stem, text in (splits or {}).items():
