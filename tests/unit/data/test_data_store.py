@@ -1,25 +1,27 @@
-"""The data store: roots, registry, look-up, checksums, unpacking."""
+"""The data store: roots, registry, look-up, checksums."""
 
 import hashlib
 import importlib
+import json
 import os
+import re
 import shutil
 import socket
-import stat
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from data_server import described, tree, write_registry
+from prepared import zipped
 
 import xai_utils.data
-from xai_utils.data import store
+from xai_utils.data import contents, origins, store
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 FILES = {"MINI/raw/one.gz": b"first file", "MINI/raw/two.gz": b"second file"}
+ZIP = zipped({"index.csv": b"id", "images/a.jpg": b"image"})
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def root(tmp_path, monkeypatch):
     """A repository of its own, with `mini` and `later` in its registry and no network to go to."""
     monkeypatch.setenv("XAI_ROOT", str(tmp_path / "repo"))
     monkeypatch.delenv("XAI_DATA", raising=False)
-    sets = {"mini": ("direct", ["https://example.org/mini"], FILES), "later": ("later", [], {"later.zip": b"zip"})}
+    sets = {"mini": ("direct", ["https://example.org/mini"], FILES), "later": ("build", [], {"later.zip": ZIP})}
     write_registry(tmp_path / "repo", {**sets, "inside": ("embedded", [], {})})
 
     def refuse(*arguments, **options):
@@ -111,10 +113,32 @@ def test_prepared_comes_before_data_and_provenance_says_which(root, tmp_path, mo
     assert again == {**provenance, "variant": "prepared"}
 
 
-def test_set_of_one_file_has_the_checksum_of_the_file_and_a_copy_is_prepared(root):
-    put(root / "data", {"later.zip": b"zip"})
-    expected = hashlib.sha256(b"zip").hexdigest()
+def test_an_archive_has_the_checksum_of_the_files_in_it_and_a_copy_is_prepared(root):
+    put(root / "data", {"later.zip": ZIP})
+    expected = slow_set_checksum({"index.csv": b"id", "images/a.jpg": b"image"})
     assert store.locate("later")[1] == {"name": "later", "sha256": expected, "variant": "prepared"}
+    (root / "data/contents/later.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"later\.csv is missing: it lists the set's files"):
+        store.locate("later")
+
+
+def test_the_same_content_has_the_names_that_older_records_use(root):
+    lists = root / "data/splits/later.csv"
+    inside, archive = slow_set_checksum({"index.csv": b"id", "images/a.jpg": b"image"}), hashlib.sha256(ZIP).hexdigest()
+    assert store.same_content("later", inside)
+    assert store.same_content("later", archive)
+    assert store.same_content("inside", "anything")
+    assert store.same_content("not registered", "anything")
+    assert not store.same_content("later", "0" * 64)
+    put(root / "data/splits", {"later.csv": b"id,split"})
+    listed = hashlib.sha256(lists.read_bytes()).hexdigest()
+    for checksum in (inside, archive):
+        both = hashlib.sha256(f"later.zip {checksum}\nsplits/later.csv {listed}\n".encode()).hexdigest()
+        assert store.same_content("later", both)
+        put(root.parent / "other/data/splits", {"later.csv": b"id,split\nx,train"})
+        assert not store.same_content("later", both, root.parent / "other")
+    assert store.same_content("mini", slow_set_checksum(FILES))
+    assert not store.same_content("mini", hashlib.sha256(FILES["MINI/raw/one.gz"]).hexdigest())
 
 
 def test_half_a_set_in_xai_data_is_passed_over(root, tmp_path, monkeypatch):
@@ -124,15 +148,14 @@ def test_half_a_set_in_xai_data_is_passed_over(root, tmp_path, monkeypatch):
     assert store.locate("mini")[1]["variant"] == "origin"
 
 
-def test_missing_names_the_set_every_place_and_both_ways(root, tmp_path, monkeypatch):
+def test_missing_names_the_set_every_place_and_the_one_command(root, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
         store.locate("mini")
     text = str(error.value)
     assert "data set 'mini' (set mini)" in text
     assert "XAI_DATA: not set" in text
     assert f"{root / 'data'} lacks MINI/raw/one.gz, MINI/raw/two.gz" in text
-    assert "set XAI_DATA to a folder" in text
-    assert "python -m xai_utils.data fetch mini" in text
+    assert text.endswith("\nTo get it, run: python -m xai_utils.data fetch mini")
     put(tmp_path / "prepared", {"MINI/raw/one.gz": b"first file"})
     monkeypatch.setenv("XAI_DATA", str(tmp_path / "prepared"))
     with pytest.raises(FileNotFoundError, match=r"prepared lacks MINI/raw/two\.gz\n"):
@@ -157,7 +180,7 @@ def test_damaged_file_in_xai_data_is_named_and_left_alone(root, tmp_path, monkey
 @pytest.mark.parametrize("damaged", [b"first f", b"First file"])
 def test_damaged_file_under_data_is_moved_aside_never_deleted(root, damaged):
     put(root / "data", {**FILES, "MINI/raw/one.gz": damaged, "MINI/raw/one.gz.corrupt-1": b"older"})
-    with pytest.raises(ValueError, match=r"damaged.*moved to .*one\.gz\.corrupt-2\. To get it again:.*fetch mini"):
+    with pytest.raises(ValueError, match=r"damaged.*moved to .*one\.gz\.corrupt-2\. To get it .*fetch mini"):
         store.locate("mini")
     found = tree(root / "data")
     assert found["MINI/raw/one.gz.corrupt-2"] == damaged
@@ -177,7 +200,7 @@ def test_file_repaired_while_waiting_for_the_lock_stays_in_place(root, monkeypat
         def __exit__(self, *error):
             return None
 
-    monkeypatch.setattr(store, "_lock", Repairing)
+    monkeypatch.setattr(store, "lock", Repairing)
     with pytest.raises(ValueError, match="replaced meanwhile by another process: try again"):
         store.locate("mini")
     assert store.locate("mini")[1]["variant"] == "origin"
@@ -239,29 +262,70 @@ def test_registry_that_is_no_registry(root, text):
         store.registry()
 
 
-def test_the_repositorys_registry_lists_every_set(monkeypatch):
+BUILT = {"cifar10", "road_cracks", "rdd2022_sample", "crackforest", "magnetic_tiles", "chest_xray", "stanford_cars"}
+
+
+def test_the_repositorys_registry_lists_every_set_and_how_to_get_it(monkeypatch):
     monkeypatch.setenv("XAI_ROOT", str(CHECKOUT))
     sets = store.registry()
-    later = {"cifar10", "road_cracks", "rdd2022_sample", "crackforest", "magnetic_tiles", "chest_xray", "stanford_cars"}
-    assert {name: entry.recipe for name, entry in sets.items()} == {
-        "digits": "embedded",
-        "mnist": "direct",
-        **dict.fromkeys(later, "later"),
-    }
-    for entry in sets.values():
-        assert not entry.origin_tried
-        assert all(store._safe(url) for url in entry.origin_urls)
+    recipes = {"digits": "embedded", "mnist": "direct", "rdd2022": "unpack", **dict.fromkeys(BUILT, "build")}
+    assert {name: entry.recipe for name, entry in sets.items()} == recipes
+    for name, entry in sets.items():
         assert all([entry.title, entry.licence, entry.citation, entry.source])
-    assert sets["mnist"].origin_files == sets["mnist"].files
-    assert [url.split("/")[2] for url in sets["mnist"].origin_urls] == [
-        "ossci-datasets.s3.amazonaws.com",
-        "storage.googleapis.com",
+        assert all(url.startswith(("https://", "doi:10.")) for origin in entry.origins for url in origin.urls)
+        assert bool(entry.origins) == (name != "digits")
+        assert bool(entry.origin_tried) == (name not in ("digits", "rdd2022"))
+        if name in BUILT:
+            module = importlib.import_module(f"xai_utils.data.sets.{entry.module}")
+            assert callable(getattr(module, f"build_{name}"))
+            assert len(contents.read(store.contents_list(entry))) > 4
+            assert len(entry.files) == 1
+    mnist = sets["mnist"]
+    assert [(o.bytes, o.hash, o.file) for o in mnist.origins] == [
+        (file.bytes, f"sha256:{file.sha256}", file.path.rpartition("/")[2]) for file in mnist.files
     ]
+    assert store.unpublished() == {"crackforest", "stanford_cars"} == {name for name in sets if sets[name].terms}
+    assert sets["crackforest"].command == "python -m xai_utils.data fetch crackforest --accept crackforest"
+
+
+def test_archives_of_repositories_are_pinned_to_a_commit(monkeypatch):
+    monkeypatch.setenv("XAI_ROOT", str(CHECKOUT))
+    seen = 0
+    for name in BUILT - {"cifar10"}:
+        for origin in store.entry(name).origins:
+            (url,) = origin.urls
+            form = r"https://github\.com/[\w-]+/([\w.-]+)/archive/([0-9a-f]{40})\.zip"
+            repository, commit = re.fullmatch(form, url).groups()
+            assert origin.top == f"{repository}-{commit}"
+            seen += 1
+        listed = origins.origin_list(name)
+        assert len(listed) > 20
+        assert all(size > 0 and re.fullmatch("[0-9a-f]{64}", sha256) for size, sha256 in listed.values())
+    assert seen == 7
+
+
+def test_the_standard_profile_needs_the_sets_that_are_said_to_be_of_it(monkeypatch):
+    monkeypatch.setenv("XAI_ROOT", str(CHECKOUT))
+    used = set()
+    for path in (CHECKOUT / "results/standard").glob("*/*/seed_0/record.json"):
+        used |= {source["name"] for source in json.loads(path.read_text())["provenance"]["data"]}
+    sets = store.registry()
+    needed = {name.removeprefix("rotated_") for name in used} & set(sets) - {"digits"}
+    assert {name for name in sets if sets[name].standard} == needed
+
+
+def test_what_was_tried_stands_in_the_readme_too(monkeypatch):
+    monkeypatch.setenv("XAI_ROOT", str(CHECKOUT))
+    text = " ".join((CHECKOUT / "data/README.md").read_text().split())
+    for entry in store.registry().values():
+        assert entry.origin_tried in text, entry.name
 
 
 def test_the_repositorys_data_folder_ignores_downloads_and_keeps_the_rest(tmp_path):
-    names = ["README.md", "registry.yaml", ".gitignore", "splits/mnist.csv"]
-    strays = ["MNIST/raw/x.gz", "x.zip", "x.gz.part", "splits/x.png", ".lock", "MNIST/raw/x.gz.corrupt-1"]
+    names = ["README.md", "registry.yaml", ".gitignore", "splits/mnist.csv", "origins/x.csv", "contents/x.csv"]
+    names += ["tables/x.csv", "boxes/x.csv"]
+    strays = [".fetch/x/0a.zip", "origins/x.zip", "MNIST/raw/x.gz", "x.zip", "x.gz.part", "splits/x.png", ".lock"]
+    strays += ["MNIST/raw/x.gz.corrupt-1"]
     put(tmp_path, dict.fromkeys(names + strays, b"x"))
     shutil.copy(CHECKOUT / "data/.gitignore", tmp_path / ".gitignore")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
@@ -285,87 +349,6 @@ def test_package_names_are_lazy_and_complete(monkeypatch):
         assert callable(getattr(importlib.import_module(f"xai_utils.data.sets.{name}"), f"load_{name}"))
     with pytest.raises(AttributeError, match="attribute nothing"):
         xai_utils.data.nothing
-
-
-# --- unpacking
-
-
-def make_zip(path, members):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
-        for member, body in members:
-            out.writestr(member, body)
-    return path
-
-
-def test_unpack_writes_every_member(tmp_path):
-    archive = make_zip(tmp_path / "a.zip", [("index.csv", b"id"), ("images/", b""), ("images/a/1.jpg", b"\xff" * 3000)])
-    assert store.unpack(archive, tmp_path / "deep/out") == tmp_path / "deep/out"
-    assert tree(tmp_path / "deep") == {"out/index.csv": b"id", "out/images/a/1.jpg": b"\xff" * 3000}
-    with pytest.raises(FileExistsError, match="exists already"):
-        store.unpack(archive, tmp_path / "deep/out")
-
-
-def link():
-    info = zipfile.ZipInfo("link")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return info
-
-
-@pytest.mark.parametrize(
-    ("member", "reason"),
-    [
-        ("/etc/passwd", "is absolute"),
-        ("C:/windows/x", "is absolute"),
-        ("../x", "leads out"),
-        ("a/../../x", "leads out"),
-        ("a\\..\\..\\x", "leads out"),
-        ("good.txt", "comes twice"),
-        (link(), "is a link"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_unpack_refuses_unsafe_members_and_leaves_nothing(tmp_path, member, reason):
-    archive = make_zip(tmp_path / "a.zip", [("good.txt", b"good"), (member, b"bad")])
-    before = tree(tmp_path)
-    with pytest.raises(ValueError, match=rf"{reason}.*nothing was unpacked"):
-        store.unpack(archive, tmp_path / "out")
-    assert tree(tmp_path) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
-
-
-def test_unpack_stops_at_the_limit_even_if_the_headers_lie(tmp_path):
-    archive = make_zip(tmp_path / "a.zip", [("zeros", bytes(100_000))])
-    store.unpack(archive, tmp_path / "enough", limit=100_000)
-    with pytest.raises(ValueError, match="more than the limit"):
-        store.unpack(archive, tmp_path / "out", limit=99_999)
-    halves = make_zip(tmp_path / "halves.zip", [("a", bytes(600)), ("b", bytes(400))])
-    with pytest.raises(ValueError, match="more than the limit"):
-        store.unpack(halves, tmp_path / "out", limit=999)
-    raw = archive.read_bytes()
-    lying = raw.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
-    assert lying != raw
-    archive.write_bytes(lying)
-    with pytest.raises(ValueError, match=r"not an intact zip|more than the limit"):
-        store.unpack(archive, tmp_path / "out", limit=50)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "enough", "halves.zip"]
-
-
-@pytest.mark.parametrize("spoil", ["cut", "flipped", "encrypted", "text"])
-def test_unpack_of_a_damaged_zip_leaves_nothing(tmp_path, spoil):
-    archive = make_zip(tmp_path / "a.zip", [("x.txt", bytes(range(256)) * 20)])
-    raw = bytearray(archive.read_bytes())
-    if spoil == "cut":
-        raw = raw[:-30]
-    elif spoil == "flipped":
-        raw[60] ^= 255
-    elif spoil == "encrypted":
-        raw[raw.index(b"PK\x01\x02") + 8] |= 1
-    else:
-        raw = b"no zip"
-    archive.write_bytes(raw)
-    with pytest.raises(ValueError, match="is encrypted" if spoil == "encrypted" else "not an intact zip"):
-        store.unpack(archive, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_described_helper_matches_the_stores_own_check(tmp_path):

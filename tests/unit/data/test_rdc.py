@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from prepared import real
 
-from xai_utils.data import load, store
+from xai_utils.data import load, origins
 from xai_utils.data.sets.rdc import COUNTRIES, SIDE, _nearest, load_rdc, nearest
 from xai_utils.data.voc import read_voc
 
@@ -350,7 +350,7 @@ def test_bad_options_are_named(japan, options, text):
 @pytest.mark.real_data
 def test_the_ten_annotated_sample_images(tmp_path):
     with real("rdd2022_sample") as paths:
-        store.unpack(*paths.values(), tmp_path / "rdd")
+        origins.unpack(*paths.values(), tmp_path / "rdd", limit=1 << 30)
     options = {"folder": tmp_path / "rdd", "size": 32, "shares": (4, 3, 3)}
     with pytest.raises(ValueError, match=r"no annotated image of India, Czech \(it has Japan, Norway, United_States\)"):
         load_rdc(**options)
