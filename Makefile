@@ -5,6 +5,7 @@
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
 #   make execute     run the notebooks in place, after a change
+#   make equivalent  after a change that moves no number: show it, so that the records stay current; results/README.md
 #   make test-portable (other CPU kernels) · mutants · tables · bench · setup · clean · site (not written yet)
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -19,6 +20,8 @@ SEEDS ?= 0
 ARMS ?=
 BATCH ?=
 MUTANTS ?=
+ONLY ?=
+STANDARD ?=
 JOBS ?= 2
 
 # two processes with one thread each: tests/conftest.py sets the threads
@@ -26,7 +29,7 @@ PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
 # in the order of collection: the longest file comes first
 NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks test-real execute test-portable mutants batch tables bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real execute test-portable mutants batch equivalent tables bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -80,6 +83,10 @@ mutants: setup
 
 batch: setup
 	$(BIN)/snakemake --workflow-profile batch/local $(BATCH) --config profile="$(PROFILE)" papers="$(PAPERS)" seeds="$(SEEDS)" arms="$(ARMS)"
+
+# STANDARD=1 adds a run of each paper at its records' own size; ONLY="01_id_cvae_morphing …" takes some papers
+equivalent: setup
+	$(BIN)/python -m xai_utils.suite.equivalence --papers "$(ONLY)" --jobs $(JOBS) $(if $(STANDARD),--whole)
 
 # results/tables/*.csv and the README's table, from the committed records
 tables: setup

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,7 @@ NUMBERS = ("value", "low", "high", "n")
 SECONDS = frozenset({"s", "ms", "min", "second", "seconds", "minutes"})
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 QUIET = {"XAI_PROGRESS": "0", "MPLBACKEND": "Agg", "NUMBA_DISABLE_JIT": "1", "PYTHONHASHSEED": "0"}
+Say = Callable[[str], None]
 KEPT = 4  # results of one run that are kept, for as many states of the code
 
 
@@ -224,10 +225,11 @@ class Runs:
         cache: folder of the runs done before.
         data: the prepared data, as `$XAI_DATA`.
         processes: how many at a time, one thread each.
+        say: is told of each run that ended.
     """
 
-    def __init__(self, cache: Path, data: Path, processes: int) -> None:
-        self.cache, self.data, self.processes = cache, data, processes
+    def __init__(self, cache: Path, data: Path, processes: int, say: Say = print) -> None:
+        self.cache, self.data, self.processes, self.say = cache, data, processes, say
         self.done = 0
 
     def results(self, wanted: Mapping[str, tuple[Checkout, Sequence[Job]]]) -> dict[tuple[str, Job], Result | str]:
@@ -262,10 +264,11 @@ class Runs:
         return self.cache / f"{job.paper}.{job.profile}.{job.arm}.{name}"
 
     def _known(self, checkout: Checkout, job: Job) -> Result | None:
-        for folder in sorted(self._base(checkout, job).glob("*/files.json"), reverse=True):
-            files = json.loads(folder.read_text(encoding="utf-8"))
-            if all(checkout.blobs.get(path) == blob for path, blob in files.items()):
-                return Result(folder.parent)
+        for path in sorted(self._base(checkout, job).glob("*/files.json"), reverse=True):
+            files = json.loads(path.read_text(encoding="utf-8"))
+            if all(checkout.blobs.get(name) == blob for name, blob in files.items()):
+                os.utime(path)
+                return Result(path.parent)
         return None
 
     def _do(self, checkout: Checkout, jobs: Sequence[Job], processes: int) -> dict[Job, Result | str]:
@@ -280,34 +283,48 @@ class Runs:
         for number, job in enumerate(jobs):
             folders[job] = work / str(number)
             folders[job].mkdir()
-            runs.append({"name": str(job), "paper": job.paper, "parameters": checkout.parameters(job)})
+            runs.append({"run": number, "paper": job.paper, "parameters": checkout.parameters(job)})
             runs[-1]["folder"] = str(folders[job])
-        spec = work / "spec.json"
-        spec.write_text(json.dumps({"root": str(checkout.folder), "jobs": processes, "runs": runs}), encoding="utf-8")
+        spec, heavy = work / "spec.json", list(replay.HEAVY)
+        told = {"root": str(checkout.folder), "jobs": processes, "heavy": heavy, "runs": runs}
+        spec.write_text(json.dumps(told), encoding="utf-8")
         own = ("XAI_", "PYTHON", "PYTEST", "JUPYTER", "COVERAGE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         environment = kept | ONE_THREAD | QUIET | {"XAI_DATA": str(self.data), "PYTHONPATH": str(checkout.folder)}
         command = [sys.executable, "-P", replay.__file__, str(spec)]
-        done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True, check=False)
         found: dict[Job, Result | str] = {}
-        for job, folder in folders.items():
-            if (folder / "result.json").is_file():
-                found[job] = self._kept(checkout, job, folder)
+        with (
+            (work / "errors.txt").open("w", encoding="utf-8") as errors,
+            subprocess.Popen(
+                command, env=environment, cwd=work, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as done,
+        ):
+            for line in done.stdout or ():
+                ended = json.loads(line)
+                job = jobs[ended["run"]]
+                if ended["ok"]:
+                    found[job] = self._kept(checkout, job, folders[job])
+                else:
+                    found[job] = _last_line(folders[job] / "error.txt") or "it was killed"
                 self.done += 1
-            else:
-                error = folder / "error.txt"
-                said = error.read_text(encoding="utf-8") if error.is_file() else done.stderr or "it was killed"
-                found[job] = next((line for line in reversed(said.splitlines()) if line.strip()), "it was killed")
-        return found
+                self.say(f"  {checkout.commit[:10]} {job}" + (": failed" if isinstance(found[job], str) else ""))
+        lost = _last_line(work / "errors.txt") or "it was killed"
+        return {job: found.get(job, lost) for job in jobs}
 
     def _kept(self, checkout: Checkout, job: Job, folder: Path) -> Result:
         base = self._base(checkout, job)
         base.mkdir(parents=True, exist_ok=True)
         files = checkout.read(job, Result(folder).loaded)
         (folder / "files.json").write_text(json.dumps(files), encoding="utf-8")
-        older = sorted(path for path in base.iterdir() if path.name.isdigit())
+        older = sorted(base.glob("*/files.json"), key=lambda path: path.stat().st_mtime_ns)  # when last of use
         place = base / f"{time.time_ns():020d}"
         shutil.move(folder, place)
         for path in older[: max(0, len(older) + 1 - KEPT)]:
-            shutil.rmtree(path)
+            shutil.rmtree(path.parent)
         return Result(place)
+
+
+def _last_line(path: Path) -> str:
+    """What an error ends with; "" if there is none."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line for line in reversed(lines) if line.strip()), "")

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +24,12 @@ import yaml
 
 from xai_utils.data import store
 from xai_utils.suite import chain
-from xai_utils.suite.compared import Checkout, Comparison, Job, Result, Runs, compare, smoke
+from xai_utils.suite.compared import Checkout, Comparison, Job, Result, Runs, Say, compare, smoke
 from xai_utils.suite.definitions import Tree
 from xai_utils.suite.evidence import Finding, Hits, Side, Walk
 from xai_utils.suite.history import History, NotPossible
 
 FINDS_FILES = "xai_utils/data/store.py"  # finds and checks data; their checksums are compared
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -121,7 +120,7 @@ def equivalent(
                 + ("; the clone is shallow: git fetch --unshallow" if history.shallow() else "")
             )
     steps: list[tuple[chain.Entry, chain.Modules, chain.Modules]] = []
-    runs = Runs(cache, data, processes)
+    runs = Runs(cache, data, processes, say)
     for commit in dict.fromkeys(group.commit for group in groups if group.commit):
         with tempfile.TemporaryDirectory(prefix="xai-equivalent-") as folder:
             concerned = [group for group in groups if group.commit == commit]
@@ -137,9 +136,7 @@ def equivalent(
         for problem in group.problems:
             say(f"    {problem}")
     minutes = (time.monotonic() - began) / 60
-    say(
-        f"{len(steps)} entries written to {chain.FILE}, {len(refused)} refused; {runs.done} runs, {minutes:.1f} minutes"
-    )
+    say(f"{len(steps)} entries written, {len(refused)} refused; {runs.done} runs, {minutes:.1f} minutes")
     return len(refused)
 
 
@@ -196,7 +193,7 @@ class _Step:
         wanted = {}
         for name, checkout in sides.items():
             checkout.shrink(self.jobs)
-            wanted[name] = checkout, [*quick, *self.jobs]
+            wanted[name] = checkout, [*self.jobs, *quick]
         self.say(f"{self.commit[:10]} → {self.history.head[:10]}: {len(self.jobs)} short runs, {len(quick)} quick ones")
         self.results = self.runs.results(wanted)
         if self.whole:  # in checkouts whose arms are as they were
@@ -257,9 +254,7 @@ class _Step:
         group.problems += [str(finding) for finding in dict.fromkeys(found)]
         group.problems += self._content(group.modules, modules)
         if group.problems:
-            advice = (
-                "add a run that does (notebooks/smoke.yaml), compare whole runs (STANDARD=1), or make the records anew"
-            )
+            advice = "a run that does (sizes: notebooks/smoke.yaml), whole runs (STANDARD=1), or the records made anew"
             group.problems.append(f"what would show it: {advice}")
         elif chain.digest(modules) == chain.digest(group.modules):
             group.problems.append("the map of the new runs is that of the records, but the files are not; report this")
@@ -348,15 +343,13 @@ def repeat(root: Path, data: Path, cache: Path, say: Say = print, processes: int
             checkout = Checkout(history, commit, Path(name) / side, smoke(root))
             checkout.shrink([job])
             sides[side] = checkout, [job]
-        results = Runs(cache, data, processes).results(sides)
+        results = Runs(cache, data, processes, say).results(sides)
     old, new = results["old", job], results["new", job]
     if isinstance(old, str) or isinstance(new, str):
         raise NotPossible(f"{job} does not run: {old if isinstance(old, str) else new}")
     found = compare(old, new)
-    say(
-        f"{job}, {entry.old_commit[:10]} and {entry.new_commit[:10]}: "
-        f"{found.metrics} metrics, {found.arrays} arrays equal"
-    )
+    commits = f"{entry.old_commit[:10]} and {entry.new_commit[:10]}"
+    say(f"{job}, {commits}: {found.metrics} metrics and {found.arrays} arrays are equal")
     for line in found.differences:
         say(f"    {line}")
     return len(found.differences)

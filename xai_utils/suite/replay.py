@@ -221,9 +221,9 @@ def _leave(folder: Path, marks: Marks, began: float) -> None:
 
 
 def _draw_nothing() -> None:
-    """No picture is written: they are what takes longest, and no number comes from them."""
-    with contextlib.suppress(ImportError):
-        importlib.import_module("matplotlib.figure").Figure.savefig = lambda *_, **__: None
+    """No picture is written: that takes long, and no number comes from it."""
+    if figures := sys.modules.get("matplotlib.figure"):
+        figures.Figure.savefig = lambda *_, **__: None
 
 
 def _child(marks: Marks, run: Mapping[str, Any]) -> int:
@@ -247,25 +247,25 @@ def _child(marks: Marks, run: Mapping[str, Any]) -> int:
             sys.stdout.flush()
 
 
-def _finished(running: dict[int, str]) -> Iterator[str]:
+def _finished(running: dict[int, int]) -> Iterator[str]:
     process, status = os.wait()
     if process in running:
-        name = running.pop(process)
-        yield json.dumps({"run": name, "ok": status == 0})
+        number = running.pop(process)
+        yield json.dumps({"run": number, "ok": status == 0})
 
 
 def main(spec: Mapping[str, Any]) -> None:
-    """Do the runs of a specification (root, jobs, runs: name, paper, parameters, folder), a line for each that ends."""
+    """Do the runs of a specification (root, jobs, heavy, runs: run, paper, parameters, folder), a line for each."""
     root = Path(spec["root"]).resolve()
     sys.path.insert(0, str(root))
     sys.dont_write_bytecode = True
-    for name in HEAVY:
+    for name in spec["heavy"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     _draw_nothing()
     marks = Marks(root)
     marks.install()
-    running: dict[int, str] = {}
+    running: dict[int, int] = {}
     for run in spec["runs"]:
         while len(running) >= spec["jobs"]:
             for line in _finished(running):
@@ -273,7 +273,7 @@ def main(spec: Mapping[str, Any]) -> None:
         process = os.fork()
         if process == 0:
             os._exit(_child(marks, run))
-        running[process] = run["name"]
+        running[process] = run["run"]
     while running:
         for line in _finished(running):
             print(line, flush=True)
