@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -305,10 +306,10 @@ class Runs:
                 if ended["ok"]:
                     found[job] = self._kept(checkout, job, folders[job])
                 else:
-                    found[job] = _last_line(folders[job] / "error.txt") or "it was killed"
+                    found[job] = _said(folders[job] / "error.txt") or "it was killed"
                 self.done += 1
                 self.say(f"  {checkout.commit[:10]} {job}" + (": failed" if isinstance(found[job], str) else ""))
-        lost = _last_line(work / "errors.txt") or "it was killed"
+        lost = _said(work / "errors.txt") or "it was killed"
         return {job: found.get(job, lost) for job in jobs}
 
     def _kept(self, checkout: Checkout, job: Job, folder: Path) -> Result:
@@ -324,7 +325,8 @@ class Runs:
         return Result(place)
 
 
-def _last_line(path: Path) -> str:
-    """What an error ends with; "" if there is none."""
+def _said(path: Path) -> str:
+    """The error that a traceback ends with, its first line; "" if there is none."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), "")
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit|Metric)\b", line)]
+    return next(reversed(errors or [line for line in lines if line.strip()]), "")
