@@ -1,7 +1,7 @@
 """The papers against their reproduction: tables from records, a diff of two results trees, the printed report.
 
     python -m xai_utils.suite.report [--profile quick] [--check] [--results FOLDER]
-    python -m xai_utils.suite.report diff A B | export
+    python -m xai_utils.suite.report diff A B | export | records
 
 Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from xai_utils.data.store import repository_root, resolve
-from xai_utils.suite import claims, parameters
+from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds, aggregate
 from xai_utils.suite.record import Record, load_record, results_root, stale
 
@@ -85,12 +85,16 @@ def run_table(record: Record) -> pd.DataFrame:
 
 
 def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
-    """Every run of a profile: paper, arm, seed, data, commit, stale modules, minutes, and a column per verdict."""
+    """Every run of a profile: paper, arm, seed, data, commit, how it stands, minutes, and a column per verdict.
+
+    `standing` is "as made", "by equivalence" or "stale"; `stale` names what has changed.
+    """
     rows = []
     for record in load(results, profile):
         row = {"paper": record.paper, "arm": record.arm, "seed": record.seed}
         row |= {"dataset": record.subject["dataset"], "commit": _commit([record])}
         row |= {"stale": ", ".join(stale(record)), "minutes": record.provenance.seconds / 60}
+        row["standing"] = "stale" if row["stale"] else chain.standing(record.provenance.modules)
         verdicts = [verdict.verdict for verdict in record.claims.values()]
         rows.append(row | {name: verdicts.count(name) for name in claims.VERDICTS})
     return pd.DataFrame(rows)
@@ -327,7 +331,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="quick", help="the runs beside the standard ones (default: quick)")
     parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
     parser.add_argument("--check", action="store_true", help="exit 1 if a notebook lacks a record")
-    commands = parser.add_subparsers(dest="command", metavar="diff | export")
+    commands = parser.add_subparsers(dest="command", metavar="diff | export | records")
+    commands.add_parser("records", help="each standard record: current as made, by equivalence, or stale, and why")
     compare = commands.add_parser("diff", help="compare two results trees; exit 1 if they differ")
     compare.add_argument("a")
     compare.add_argument("b")
@@ -343,6 +348,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = diff(given.a, given.b, given.rel, given.abs)
             print(found.to_string(index=False) if len(found) else "no difference")
             status = int(len(found) > 0)
+        elif given.command == "records":
+            table = profile_table("standard", given.results)
+            print(table[["paper", "arm", "seed", "commit", "standing", "stale"]].to_string(index=False))
         elif given.command == "export":
             print("\n".join(map(str, export(given.results))))
         else:
