@@ -70,13 +70,27 @@ class Module:
                 for inner in statement.body:
                     if isinstance(inner, Functions):
                         add(f"{statement.name}.{inner.name}", "function", inner)
-            elif isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign) and statement.value is not None:
-                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-                for target in targets:
-                    for node in ast.walk(target):
-                        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                            add(node.id, "constant", statement)
-        return {name: Definition(self.path, name, kind, tuple(s)) for name, (kind, s) in found.items()}
+            else:
+                for name in _made_by(statement):
+                    add(name, "constant", statement)
+        own = {name: pair for name, pair in found.items() if name not in self.imports or pair[0] != "constant"}
+        return {name: Definition(self.path, name, kind, tuple(made)) for name, (kind, made) in own.items()}
+
+
+def _made_by(statement: ast.stmt) -> list[str]:
+    """The constants that a module's statement makes or changes: `A = 1`, `A["b"] = 2`, `A.update(…)`."""
+    if isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign) and statement.value is not None:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        targets = [statement.value.func] if isinstance(statement.value.func, ast.Attribute) else []
+    else:
+        return []
+    found = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    for target in targets:
+        while isinstance(target, ast.Subscript | ast.Attribute):
+            target = target.value
+            found += [target.id] if isinstance(target, ast.Name) else []
+    return found
 
 
 def _flat(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -209,7 +223,7 @@ class Tree:
     def bases(self, owner: Definition) -> list[Definition | str]:
         """A class's bases: definitions of the package, or text."""
         found: list[Definition | str] = []
-        for base in owner.statements[-1].bases:
+        for base in [base for made in owner.statements if isinstance(made, ast.ClassDef) for base in made.bases]:
             chain = chain_of(base.value if isinstance(base, ast.Subscript) else base)
             target = self.target(owner.path, chain, {}) if chain else None
             found.append(target.definition if target and target.definition else target.text if target else "")

@@ -344,7 +344,9 @@ def unshown(side: Side, token: Token, changed: set[int] | None) -> Iterable[Find
         if not empty and not side.was(path, mark_of("d", node)):
             yield finding(node, "is changed, and no compared run called it on real data")
         return
-    if token.owner.kind not in ("class", "constant") and not side.was(path, mark_of("s", node)):
+    if token.depth and token.owner.kind == "class":  # what a class does when it is made
+        return
+    if not side.was(path, mark_of("s", node)):
         yield finding(node, "is changed, and no compared run executed it on real data")
         return
     yield from (finding(part, why) for part, why in _parts(side, token, changed))

@@ -94,7 +94,7 @@ class Writer:
         for statement in self.owner.statements:
             if self.owner.kind == "page":
                 continue
-            if self.owner.kind == "constant":
+            if self.owner.kind == "constant" or not isinstance(statement, Functions | ast.ClassDef):
                 found.append(self._token(0, self.text(statement), statement, "statement"))
                 continue
             body = statement.body
@@ -118,8 +118,8 @@ class Writer:
         if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and depth:
             found = self._target(last.value.func)
             if found and found.definition and found.definition.kind == "function" and not found.rest:
-                body = found.definition.statements[-1].body
-                return Writer(self.tree, found.definition, self.outside).fails(body, depth - 1)
+                bodies = [made.body for made in found.definition.statements if isinstance(made, Functions)]
+                return Writer(self.tree, found.definition, self.outside).fails(bodies[-1], depth - 1)
         return isinstance(last, ast.Raise)
 
     def _token(

@@ -1,0 +1,257 @@
+"""The parts of `make equivalent`: what counts as equal, what is marked when it runs, what a name leads to."""
+
+import ast
+import json
+
+import numpy as np
+import pytest
+
+from xai_utils.suite import compared, replay
+from xai_utils.suite.definitions import Tree
+from xai_utils.suite.normal_form import Writer, is_choice
+
+
+def result(folder, metrics, arrays=None, data=(), **parameters):
+    """What a run with these metrics would have left."""
+    folder.mkdir(parents=True)
+    record = {"metrics": metrics, "parameters": parameters, "provenance": {"data": list(data), "modules": {}}}
+    made = {"record": record, "loaded": [], "hits": {}, "seconds": 1.0}
+    (folder / "result.json").write_text(json.dumps(made))
+    np.savez(folder / "kept.npz", **(arrays or {}))
+    return compared.Result(folder)
+
+
+def metric(value, unit="", **ends):
+    return {"value": value, "low": None, "high": None, "n": None, "unit": unit} | ends
+
+
+def compare(tmp_path, old, new):
+    return compared.compare(result(tmp_path / "old", **old), result(tmp_path / "new", **new))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (1.0, 1.0, True),
+        (0.0, -0.0, False),
+        (1.0, 1.0 + 2**-52, False),
+        (None, None, True),
+        (None, 0.0, False),
+        (float("nan"), float("nan"), True),
+        (float("nan"), None, False),
+        (3, 4, False),
+    ],
+)
+def test_numbers_are_equal_to_the_bit(one, other, equal):
+    assert compared.same_number(one, other) is equal
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (np.array([1.0, np.nan]), np.array([1.0, np.nan]), ""),
+        (np.array([1.0, np.nan]), np.array([1.0, -np.nan]), ""),
+        (np.array([0.0]), np.array([-0.0]), "1 of 1 values differ"),
+        (np.array([[1, 2], [3, 4]]), np.array([[1, 2], [4, 3]]), "2 of 4 values differ"),
+        (np.array([1, 2], np.int32), np.array([1, 2]), "int32 (2,) → int64 (2,)"),
+        (np.array(["a", "b"]), np.array(["a", "c"]), "1 of 2 values differ"),
+        (np.zeros((0, 3)), np.zeros((0, 3)), ""),
+    ],
+)
+def test_arrays_are_equal_to_the_bit(one, other, told):
+    assert compared.unequal(one, other) == told
+
+
+def test_what_is_added_is_welcome_and_what_is_gone_is_not(tmp_path):
+    old = {"metrics": {"P1.1.a": metric(1.0), "P1.1.t": metric(3.0, "s")}, "arrays": {"x": np.ones(2)}, "steps": 3}
+    more = {"P1.1.a": metric(1.0), "P1.1.b": metric(2.0), "P1.1.t": metric(4.0, "s")}
+    new = {"metrics": more, "arrays": {"x": np.ones(2), "y": np.ones(1)}, "steps": 3, "more": 1}
+    assert compare(tmp_path / "a", old, new) == ([], 1, 1)
+    assert compare(tmp_path / "b", new, old).differences == ["metric P1.1.b is gone", "array kept.npz: y is gone"]
+
+
+def test_ends_counts_parameters_and_data_are_compared(tmp_path):
+    source = {"name": "toy", "sha256": "a" * 64, "variant": "prepared"}
+    old = {"metrics": {"P1.1.a": metric(1.0, low=0.5, n=4)}, "data": [source], "steps": 3}
+    new = {"metrics": {"P1.1.a": metric(1.0, low=0.6, n=5)}, "data": [source | {"sha256": "b" * 64}], "steps": 4}
+    assert compare(tmp_path, old, new).differences == [
+        "metric P1.1.a: low 0.5 → 0.6, n 4 → 5",
+        "parameter steps: 3 → 4",
+        "data sets: toy aaaaaaaa → toy bbbbbbbb",
+    ]
+
+
+# what is marked ------------------------------------------------------------------------------------------------------
+
+SOURCE = '''
+"""A module."""
+def f(x, names=()):
+    """Text."""
+    y = 1 if x > 2 else 2
+    if x > 5:
+        y = 3
+    z = x and y or 4
+    g = lambda v: v + 1
+    return [n + y for n in names if n]
+f(1, (0, 0))
+f(3, (7,))
+'''
+
+
+def test_what_was_executed_is_marked(tmp_path, monkeypatch):
+    for name in ("__hits__", "__seen__", "__went__"):
+        monkeypatch.setattr(f"builtins.{name}", None, raising=False)
+    marks = replay.Marks(tmp_path)
+    exec(marks.compiled(ast.parse(SOURCE), "xai_utils/a.py"), {})
+    lines, found = SOURCE.split("\n"), marks.executed()["xai_utils/a.py"]
+    hit = {(kind, lines[line - 1][start:end]) for kind, line, start, last, end in found if line == last}
+    assert {("e", "1"), ("e", "2"), ("t", "x > 2"), ("f", "x > 2"), ("f", "x > 5"), ("e", "n + y")} <= hit
+    assert {("t", "n"), ("f", "n"), ("e", "y"), ("s", "z = x and y or 4")} <= hit
+    assert not hit & {("t", "x > 5"), ("s", "y = 3"), ("e", "4"), ("e", "v + 1")}
+    assert [kind for kind, *_ in found].count("d") == 1
+
+
+def test_marks_change_nothing(tmp_path, monkeypatch):
+    source = """
+from __future__ import annotations
+class A:
+    "Text."
+    def __init__(self, n): self.__n = n
+    def up(self):
+        global seen
+        for i in range(self.__n):
+            try:
+                if i == 2: continue
+                yield i if i % 2 else -i
+            finally:
+                seen = i
+        else:
+            yield "end"
+def both(x):
+    match x:
+        case [a, b] if a > b: return "down"
+        case [_, _]: return "up"
+        case _: return None
+    while True: pass
+made = {k: v for k, v in zip("ab", (1, 2)) if v > 1}, list(A(4).up()), both([2, 1]), both([1, 2]), both(3)
+walrus = [y for x in (1, 2, 3) if (y := x * 2) > 2 and y or 0]
+"""
+    for name in ("__hits__", "__seen__", "__went__"):
+        monkeypatch.setattr(f"builtins.{name}", None, raising=False)
+    plain, marked = {}, {}
+    exec(compile(source, "a", "exec"), plain)
+    exec(replay.Marks(tmp_path).compiled(ast.parse(source), "a"), marked)
+    assert [marked[name] for name in ("made", "walrus", "seen")] == [plain[name] for name in ("made", "walrus", "seen")]
+    assert marked["A"].__doc__ == "Text."
+    assert plain["made"] == ({"b": 2}, [0, 1, 3, "end"], "down", "up", None)
+
+
+# what a name leads to ------------------------------------------------------------------------------------------------
+
+FILES = {
+    "xai_utils/__init__.py": "",
+    "xai_utils/a/__init__.py": "import lazy_loader\n__getattr__ = lazy_loader.attach_stub(__name__, __file__)[0]",
+    "xai_utils/a/__init__.pyi": "from .one import f as f\nfrom .two import g as renamed",
+    "xai_utils/a/one.py": "from ..b import LIMIT\nfrom .two import g\ndef f(x): return g(x) + LIMIT",
+    "xai_utils/a/two.py": "import numpy as np\ndef g(x): return np.mean(x)",
+    "xai_utils/b.py": "LIMIT = 3\nTABLE = {'a': 1}\nTABLE['b'] = LIMIT\n",
+    "xai_utils/old/__init__.py": "def __getattr__(name): ...",
+    "xai_utils/old/c1c.py": "def c1c(x): return x",
+}
+
+
+@pytest.mark.parametrize(
+    ("chain", "found"),
+    [
+        ("a.f", "xai_utils/a/one.py, f"),
+        ("a.renamed", "xai_utils/a/two.py, g"),
+        ("a.two.g", "xai_utils/a/two.py, g"),
+        ("a.one.g", "xai_utils/a/two.py, g"),
+        ("b.LIMIT", "xai_utils/b.py, LIMIT"),
+        ("old.c1c", "xai_utils/old/c1c.py, c1c"),
+    ],
+)
+def test_names_are_followed_through_imports_and_stubs(chain, found):
+    first, *rest = chain.split(".")
+    target = Tree(FILES).target("", [first, *rest], {first: ("xai_utils", first)})
+    assert str(target.definition) == found
+
+
+def test_what_lies_outside_stands_in_full():
+    tree = Tree(FILES)
+    target = tree.target("xai_utils/a/two.py", ["np", "mean"], {})
+    assert (target.definition, target.text, target.rest) == (None, "numpy", ("mean",))
+    assert tree.target("xai_utils/a/two.py", ["x"], {}) is None
+
+
+def tokens(source, name="f", **files):
+    tree = Tree(FILES | {"xai_utils/c.py": source})
+    definition = tree.modules["xai_utils/c.py"].definitions[name]
+    return [
+        (token.key, [ref.name for ref in token.refs])
+        for token in Writer(tree, definition, lambda _: False, True).tokens()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("def f(x):\n    y = x\n    return y", "def f(x: int) -> int:\n    'Text.'\n    z: int = x\n    return z"),
+        ("from xai_utils.b import LIMIT\ndef f(x): return x + LIMIT", "MOST = 3\ndef f(x):\n    return x + MOST"),
+        ("def f(x):\n    raise ValueError('a')", "def f(x):\n    raise ValueError(f'b {x}') from None"),
+        (
+            "import numpy as np\ndef f(x): return np.mean(x)",
+            "def f(x):\n    from numpy import mean\n    return mean(x)",
+        ),
+        ("def f(x):\n    print(x)\n    return x", "def f(x):\n    return x"),
+        (
+            "from xai_utils import a\ndef f(x): return a.f(x)",
+            "from xai_utils.a.one import f as h\ndef f(x): return h(x)",
+        ),
+    ],
+    ids=["hints", "constant", "message", "import", "print", "reference"],
+)
+def test_equal_normal_forms(one, other):
+    assert tokens(one) == tokens(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("def f(x): return x + 1", "def f(x): return x + 1.0"),
+        ("def f(x, n=1): return x", "def f(x, n=2): return x"),
+        ("def f(x, n): return x", "def f(x, m): return x"),
+        (
+            "def f(x):\n    a = x()\n    return a, x()",
+            "def f(x):\n    a = x()\n    return x(), a",
+        ),
+        (
+            "from numpy import mean\ndef f(x): return mean(x)",
+            "from numpy import median as mean\ndef f(x): return mean(x)",
+        ),
+        ("from xai_utils.b import TABLE\ndef f(x): return TABLE", "TABLE = {'a': 1}\ndef f(x): return TABLE"),
+        ("def f(x):\n    if x:\n        x = 1\n        x = 2", "def f(x):\n    if x:\n        x = 1\n    x = 2"),
+        ("def f(x):\n    print(x.pop())\n    return x", "def f(x):\n    return x"),
+        ("def f(x):\n    raise ValueError", "def f(x):\n    raise TypeError"),
+    ],
+    ids=["number", "default", "parameter", "order", "import", "constant", "depth", "popped", "exception"],
+)
+def test_different_normal_forms(one, other):
+    assert tokens(one) != tokens(other)
+
+
+@pytest.mark.parametrize(
+    ("test", "chosen"),
+    [
+        ("name == 'folder'", True),
+        ("name in ('a', 'b') and not kind != 'c'", True),
+        ("n == 3", False),
+        ("n > 3", False),
+        ("name in names", False),
+        ("'a' in names", False),
+        ("'a' in 'abc'", False),
+        ("x is None", False),
+    ],
+)
+def test_a_choice_is_a_comparison_with_names(test, chosen):
+    assert is_choice(ast.parse(test, mode="eval").body) is chosen
