@@ -370,13 +370,13 @@ def unpack(archive: Path, folder: Path, *, limit: int) -> Path:
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove or rename it before unpacking {archive}")
-    work = folder.with_name(f".{folder.name}.{os.getpid()}")
-    work.mkdir(parents=True)
+    half = folder.with_name(f".{folder.name}.{os.getpid()}")
+    half.mkdir(parents=True)
     try:
         with zipfile.ZipFile(archive) as source:
             check_members(source, archive)
             for member in tqdm(source.infolist(), desc=archive.name, disable=not sys.stderr.isatty()):
-                goal = work / member.filename
+                goal = half / member.filename
                 (goal if member.is_dir() else goal.parent).mkdir(parents=True, exist_ok=True)
                 if member.is_dir():
                     continue
@@ -385,9 +385,9 @@ def unpack(archive: Path, folder: Path, *, limit: int) -> Path:
                         if (limit := limit - len(chunk)) < 0:
                             raise ValueError(f"{archive} unpacks to more than the limit; nothing was unpacked")
                         out.write(chunk)
-        os.replace(work, folder)
+        os.replace(half, folder)
     except BROKEN as error:
         raise ValueError(f"{archive} is not an intact zip file: {error}") from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(half, ignore_errors=True)
     return folder
