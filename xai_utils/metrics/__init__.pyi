@@ -2,7 +2,6 @@ from .calibration import expected_calibration_error as expected_calibration_erro
 from .consistency import ClassMeans as ClassMeans
 from .consistency import Consistency as Consistency
 from .consistency import attention_area as attention_area
-from .consistency import attention_centroid as attention_centroid
 from .consistency import attention_spread as attention_spread
 from .consistency import between_class_distance as between_class_distance
 from .consistency import cam_consistency as cam_consistency
@@ -25,7 +24,6 @@ from .statistics import auroc as auroc
 from .statistics import bootstrap as bootstrap
 from .statistics import bootstrap_seeds_images as bootstrap_seeds_images
 from .statistics import effect_size as effect_size
-from .statistics import equivalence as equivalence
 from .statistics import holm as holm
 from .statistics import mean_std as mean_std
 from .statistics import paired_interval as paired_interval

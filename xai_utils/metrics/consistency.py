@@ -177,14 +177,6 @@ def attention_area(maps: Tensor) -> Tensor:
     return 1 / (weights.square().sum((1, 2)) * weights[0].numel())
 
 
-def attention_centroid(maps: Tensor) -> Tensor:
-    """Centroid (N, 2) of each map's positive part: row and column, from 0 to 1 along each side (pixel i at (i + ½)/h).
-
-    An all-zero map counts as uniform: (½, ½). Raises as `normalised` does.
-    """
-    return _moments(maps)[0]
-
-
 def pairwise_correlation(maps: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """Mean Pearson correlation (N,) of each map with the other maps of its class; NaN for the only one.
 

@@ -92,14 +92,6 @@ class Permutation:
     exact: bool
 
 
-@dataclass(frozen=True)
-class Equivalence(Estimate):
-    """Our mean − the reported one with its 1 − 2α interval, p of the two one-sided tests, and what follows."""
-
-    p: float | None = None
-    verdict: Literal["equivalent", "different", "undecided"] = "undecided"
-
-
 def _number(what: str, value: Any) -> float:
     try:
         if isinstance(value, bool | np.bool_ | str):
@@ -359,30 +351,3 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     order, adjusted = np.argsort(p, kind="stable"), np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return adjusted
-
-
-def equivalence(
-    values: ArrayLike, mean: float, std: float | None, n: int | None, margin: float, alpha: float = 0.05
-) -> Equivalence:
-    """Two one-sided Welch t tests (TOST) of our seeds' mean against a reported mean ± std of n runs.
-
-    With std None (no spread reported) the reported mean is a constant, the tests are one-sample, n is not used.
-    By the 1 − 2α interval of our mean − the reported one: "equivalent" if it lies within ±margin (p < alpha),
-    "different" if wholly beyond, else "undecided"; also (p None) when nothing has any spread.
-    """
-    x = _values("values", values, least=2)
-    _within("alpha", alpha, 0.5)
-    _within("margin", margin, np.inf)
-    if not np.isfinite(mean) or (std is not None and (n is None or n < 2 or not 0 <= std < np.inf)):
-        raise ValueError(f"mean {mean} ± {std} of {n} runs; expected std ≥ 0 of n ≥ 2 runs, or std None")
-    ours, theirs = float(x.var(ddof=1)) / len(x), 0.0 if std is None else std**2 / n
-    difference, error = float(x.mean()) - mean, sqrt(ours + theirs)
-    if error <= _FLAT * np.abs([*x, mean]).max():
-        return Equivalence(difference, len(x), difference, difference)
-    spare = theirs**2 / (n - 1) if std is not None else 0.0
-    df = (ours + theirs) ** 2 / (ours**2 / (len(x) - 1) + spare)
-    half = float(stdtrit(df, 1 - alpha)) * error
-    low, high = difference - half, difference + half
-    p = max(float(stdtr(df, side / error)) for side in (-margin - difference, difference - margin))
-    verdict = "equivalent" if p < alpha else "different" if low > margin or high < -margin else "undecided"
-    return Equivalence(difference, len(x), low, high, p=p, verdict=verdict)
