@@ -90,7 +90,7 @@ class LRPBN(LRP):
         super().__init__(abn, rule, skip, start, **options)
         self.branches, self.seeds, self.multiply, self.chooses = branches, seeds, multiply, c1c is not False
         self.choose = partial(choose_component, **(c1c if isinstance(c1c, Mapping) else {}))
-        self.choose(torch.zeros(1, 1, 1))  # refuses wrong options now
+        self.choose(torch.zeros(1, 1, 1, dtype=torch.float32, device="cpu"))  # refuses wrong options now
 
     def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
         """Return the maps (N, H, W); see `Explainer`.
