@@ -9,7 +9,7 @@ from .forward import Output, check_rows, preserve_state, run_model
 def predict(model: nn.Module, images: Tensor, batch_size: int = 256, output: Output = None) -> Tensor:
     """Outputs (N, …) of `model` in evaluation mode, on the CPU; batches are moved to the model's device.
 
-    Of a model that returns a tuple, dict or dataclass, `output` says which part: a key or field, an index, or a callable.
+    Of a model that returns a tuple, dict or dataclass, `output` says which part: a key, field, index or callable.
 
     Raises:
         ValueError: no images, or a batch size below 1; images of another dtype than the model; outputs that are not one

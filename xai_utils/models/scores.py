@@ -44,8 +44,8 @@ def are_probabilities(outputs: Any) -> bool:
 def refuse_probabilities(model: nn.Module, image: Tensor, outputs: Tensor, score: str, output: Output = None) -> None:
     """Refuse outputs that are probabilities already where `score` would make some of them again.
 
-    Those of a softmax have rows with the sum 1; those of a sigmoid are told from logits by the graph of one more forward
-    pass of `image` (1, C, H, W), or warned of where there is none.
+    Those of a softmax have rows with the sum 1; those of a sigmoid are told from logits by the graph of one more
+    forward pass of `image` (1, C, H, W), or warned of where there is none.
 
     Raises:
         ValueError: the model ends in softmax or sigmoid, and score is "probability" or "sigmoid".
