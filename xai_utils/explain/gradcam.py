@@ -234,7 +234,7 @@ class RAM(_LayerMap):
 def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """Bring maps (N, h, w) to `size` (H, W); pixels are areas, so corners are not aligned.
 
-    Half precision is interpolated in float32. "lanczos" is paper 2's (§4): Pillow's filter, to float32 rounding. It overshoots: a map without negative values gets
+    "lanczos" is paper 2's (§4): Pillow's filter, to float32 rounding. It overshoots: a map without negative values gets
     some beside steep edges. Neither it nor "bilinear" keeps the mean exactly, as maps end at the border.
 
     Raises:

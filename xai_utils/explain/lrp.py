@@ -19,7 +19,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..models.forward import check_images, preserve_state, target_indices
+from ..models.forward import (
+    Output,
+    Target,
+    check_images,
+    check_rows,
+    choose_output,
+    preserve_state,
+    run_model,
+    target_indices,
+    target_scores,
+)
+from ..models.gradients import refuse_compiled
 from ..models.layers import Add, Concat, Gate
 
 PASSES = {nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten}  # relevance passes as it is
@@ -72,9 +83,11 @@ def trace(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] = 
     `keep` says whether the rule of a module looks at its inputs.
 
     Raises:
+        TypeError: a model that is compiled or traced.
         ValueError: an operation on these tensors outside such a module, or one in place; a module called twice, or
             with a tensor of unknown origin; a BatchNorm that does not follow a layer it can be folded into.
     """
+    refuse_compiled(model)
     watch = _Watch(model, keep)
     watch.number(images, 0)
     handles = []
@@ -83,7 +96,7 @@ def trace(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] = 
             handles.append(module.register_forward_pre_hook(watch.enter))
             handles.append(module.register_forward_hook(watch.leave, prepend=True))
         with torch.no_grad(), watch:
-            outputs = model(images)
+            outputs = run_model(model, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -412,6 +425,22 @@ def _as_linear(step: Step) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, 
     return lambda x, w: module._conv_forward(x, w, None), weight, None if bias is None else bias[:, None, None]
 
 
+def _linear_seed(outputs: Tensor, target: Target) -> Tensor:
+    """Gradient × output of a callable target, whose sum over an image's outputs has to be the score."""
+    with torch.enable_grad():
+        leaf = outputs.detach().requires_grad_()
+        scores = target_scores(leaf, target, len(leaf))
+        gradients = torch.autograd.grad(scores.sum(), leaf)[0] if scores.requires_grad else torch.zeros_like(leaf)
+    seed = gradients * outputs
+    error, scale = (_total(seed) - scores.detach()).abs(), _total(seed.abs()) + scores.detach().abs()
+    if not (error <= TOLERANCE * torch.finfo(outputs.dtype).eps * scale).all():
+        raise ValueError(
+            f"target: the callable's score {scores[error.argmax()].item():.3g} is not the sum of gradient × output; "
+            "LRP starts from a linear function of the logits, such as lambda outputs: outputs[:, 1] - outputs[:, 0]"
+        )
+    return seed
+
+
 class LRP:
     """Relevance at the images' pixels of the target's score (paper 5, § 4.2), by modules with rules alone.
 
@@ -432,6 +461,7 @@ class LRP:
         gamma: float = 0.25,
         biases: bool | None = None,
         box: tuple[float | Tensor, float | Tensor] | None = None,
+        output: Output = None,
     ) -> None:
         """Explain `model`, built of modules: every sum an `Add`, every gate a `Gate`, no module used twice.
 
@@ -449,6 +479,7 @@ class LRP:
             gamma: of the γ rule.
             biases: whether biases stand in the denominators, and so absorb; None = not for z⁺ (eq. (3) has none).
             box: lowest and highest possible pixel (numbers, or (C,)): z^B in the first layer; None = as elsewhere.
+            output: which part of what the model returns, a key, field, index or callable; None = all of it.
 
         Raises:
             ValueError: an unknown name, or a number out of range.
@@ -460,7 +491,7 @@ class LRP:
             raise ValueError(f"skip: got {skip!r}; expected a number from 0 to 1, or one of {', '.join(skips)}")
         if not (epsilon is None or 0 <= epsilon < math.inf) or not 0 <= gamma < math.inf:
             raise ValueError(f"got epsilon={epsilon!r}, gamma={gamma!r}; expected finite numbers of at least 0")
-        self.model, self.start, self.box = model, start, box
+        self.model, self.start, self.box, self.output = model, start, box, output
         chosen = _rules_by_layer(model, rule)
         made = {
             name: Rule(
@@ -474,19 +505,22 @@ class LRP:
         self.rules = Rules(*made[default], skip, layers={module: made[name] for module, name in chosen.items()})
         self.ledger: pd.DataFrame | None = None
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the relevance (N, H, W) of the images' pixels, summed over channels; see `Explainer`.
+
+        A callable target starts from gradient × output: it has to be linear in the outputs. Autocast is off within.
 
         Raises:
             ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
             ArithmeticError: relevance is lost or made somewhere; see `propagate`.
         """
-        with preserve_state(self.model), torch.no_grad():
-            images = check_images(inputs)
+        images = check_images(inputs)
+        with preserve_state(self.model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if images.device.type == "cpu":  # a third faster there
                 images = images.contiguous(memory_format=torch.channels_last)
             rules = self.rules._replace(box=self._box(images))
             steps, outputs, numbers = trace(self.model, images, rules.keeps)
+            outputs = check_rows(choose_output(outputs, self.output), len(images))
             seed = self._seed(outputs, target)
             if outputs not in numbers:
                 raise ValueError("no module with a rule made what the model returns; see the end of its forward")
@@ -495,10 +529,15 @@ class LRP:
                 raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
         return relevance.sum(1)
 
-    def _seed(self, outputs: Tensor, target: Tensor | int | None) -> Tensor:
-        chosen = target_indices(outputs, target)[:, None]
+    def _seed(self, outputs: Tensor, target: Target) -> Tensor:
+        if not callable(target):
+            chosen = target_indices(outputs, target)[:, None]
         if not torch.isfinite(outputs).all():
             raise ValueError("the model's outputs hold NaN or infinite values; LRP starts from finite logits")
+        if callable(target):
+            if self.start != "logit":
+                raise ValueError(f'start: got {self.start!r} with a callable target; expected "logit"')
+            return _linear_seed(outputs, target)
         scores = outputs.reshape(len(outputs), -1)
         if self.start == "probability" and scores.shape[1] == 1:
             raise ValueError("start='probability' needs several classes; the model has a single output: use 'logit'")

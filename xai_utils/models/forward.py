@@ -120,8 +120,10 @@ def check_images(inputs: Tensor) -> Tensor:
         return inputs.clone() if inputs.is_inference() else inputs.detach()
 
 
-def run_model(model: nn.Module, images: Tensor, output: Output = None) -> Any:
-    """Return what `model` returns for images (N, C, H, W), or the part of it that `output` names.
+def run_model(
+    model: nn.Module, images: Tensor, output: Output = None, call: Callable[[Tensor], Any] | None = None
+) -> Any:
+    """Return what `model`, or `call`, a method of it, returns for images (N, C, H, W), or the part that `output` names.
 
     Every explainer and metric asks its model through here. The grad mode stays as it is, whatever the forward does.
 
@@ -131,7 +133,7 @@ def run_model(model: nn.Module, images: Tensor, output: Output = None) -> Any:
     """
     try:
         with torch.set_grad_enabled(torch.is_grad_enabled()):
-            returned = model(images)
+            returned = (call or model)(images)
     except RuntimeError as error:
         parameters = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
         if parameters and (
@@ -143,7 +145,7 @@ def run_model(model: nn.Module, images: Tensor, output: Output = None) -> Any:
                 "both alike: bring the images to the model (inputs.to), or the model to the images (model.to)"
             ) from error
         raise
-    return returned if output is None else choose_output(returned, output)
+    return choose_output(returned, output)
 
 
 def choose_output(returned: Any, output: Output) -> Any:
@@ -247,6 +249,20 @@ def _indices(target: Any) -> Tensor:
             "callable: outputs -> (N,) scores"
         )
     return torch.from_numpy(array.astype(np.int64))
+
+
+def split_target(target: Target, n_images: int, size: int) -> list[Target]:
+    """Return the target of each batch of `size` out of N images; one for all images, or a callable, stays as it is.
+
+    Raises:
+        TypeError: a target that is not an integer. ValueError: indices of another number than N.
+    """
+    indices = 0 if target is None or callable(target) else _indices(target)
+    if not isinstance(indices, Tensor) or indices.ndim == 0:
+        return [target] * -(-n_images // size)
+    if indices.shape != (n_images,):
+        raise ValueError(f"target: got shape {tuple(indices.shape)}; expected one index, or {n_images}")
+    return list(indices.split(size))
 
 
 def target_scores(outputs: Any, target: Target, n_images: int | None = None) -> Tensor:
