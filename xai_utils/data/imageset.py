@@ -30,7 +30,7 @@ class ImageSet:
     split: np.ndarray  # (N,) of "train" / "val" / "test"
     ids: np.ndarray  # (N,) str, unique
     class_names: tuple[str, ...]
-    provenance: dict[str, str]  # name, sha256, variant: "prepared" | "origin" | "embedded" | "own"
+    provenance: dict[str, str | int]  # as `store.locate` gives it; variant "embedded" or "own" where it does not
     masks: Tensor | None = None  # (N, H, W) bool: the true region
     groups: np.ndarray | None = None  # (N,) str: what images share (patient, tile, road segment)
 

@@ -154,6 +154,14 @@ def test_other_bytes_of_the_same_mask_are_told_and_counted(root, monkeypatch):
     assert load("magnetic_tiles", size=32).provenance == provenance
 
 
+def test_a_mask_of_other_pixels_is_refused(root, monkeypatch):
+    monkeypatch.setattr(magnetic_tiles, "as_png", lambda array: saved(255 - array, "PNG"))
+    text = r"3 of 5 files identical, 2 wrong: masks/MT_Crack/exp1_num_10\.png has the sha256"
+    with serving() as server, pytest.raises(ValueError, match=text):
+        fetch(server)
+    assert made(root) == []
+
+
 def test_a_photograph_coded_by_another_library_is_compared_by_its_pixels(root, monkeypatch):
     photographs = {
         n: Image.open(io.BytesIO(picture(64, 48, seed, mode="L"))) for n, seed in (("a.jpg", 1), ("b.jpg", 2))
