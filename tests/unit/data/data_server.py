@@ -20,7 +20,7 @@ class DataServer:
     """Serves `files` (name -> bytes). Each request takes the next entry of `script`; "ok" when it is used up.
 
     ok | truncate N | stall N (N bytes, then silence) | wrong (one byte changed) | chunked (no length is said, as hosts
-    do that pack on demand) | endless (chunks for ever) | gate (waits for `open_gate`) | status CODE | redirect URL
+    do that pack on demand) | endless (twenty times as much) | gate (waits for `open_gate`) | status CODE | redirect URL
     """
 
     def __init__(self, files, script=(), certificate=None):
@@ -86,12 +86,9 @@ class DataServer:
         request.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))))
         request.end_headers()
         if chunked:
-            pieces = [body[i : i + 1000] for i in range(0, len(body), 1000)]
-            while pieces and not self.closing.is_set():
-                for piece in pieces:
-                    request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                if kind == "chunked":
-                    break
+            for start in range(0, len(body) * (20 if kind == "endless" else 1), 1000):
+                piece = body[start % len(body) :][:1000]
+                request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             request.wfile.write(b"0\r\n\r\n")
             return
         if kind == "gate":

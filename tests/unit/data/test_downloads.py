@@ -63,7 +63,7 @@ def test_bad_answers_leave_nothing(tmp_path, script, reason):
     assert tree(tmp_path) == {}
 
 
-def test_an_answer_without_end_is_stopped_on_what_really_came(tmp_path, monkeypatch):
+def test_an_answer_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "SLACK", 100_000)
     text = "more than 130720 bytes came; stopped"
     with DataServer({"one.gz": BODY}, ["endless"] * 2) as server, pytest.raises(ConnectionError, match=text):
