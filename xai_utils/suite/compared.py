@@ -94,19 +94,21 @@ class Result:
 
 
 class Comparison(NamedTuple):
-    """What differs between two runs, in words, and how many metrics and arrays are equal."""
+    """What differs between two runs, in words; how many metrics and arrays are equal; metrics that are times."""
 
     differences: list[str]
     metrics: int
     arrays: int
+    times: list[str]
 
 
 def compare(old: Result, new: Result) -> Comparison:
     """Every old metric, array, parameter and data set in the new run, to the bit; what is new besides is welcome."""
     before, after = old.record["metrics"], new.record["metrics"]
     differences, equal = [], 0
+    times = [name for name, metric in before.items() if metric.get("unit") in SECONDS]
     for name, metric in before.items():
-        if metric.get("unit") in SECONDS:
+        if name in times:
             continue
         if name not in after:
             differences.append(f"metric {name} is gone")
@@ -130,7 +132,7 @@ def compare(old: Result, new: Result) -> Comparison:
     sources = [r.record["provenance"]["data"] for r in (old, new)]
     if sources[0] != sources[1]:
         differences.append(f"data sets: {_named(sources[0])} → {_named(sources[1])}")
-    return Comparison(differences, equal, arrays)
+    return Comparison(differences, equal, arrays, times)
 
 
 def _named(sources: Iterable[Mapping[str, str]]) -> str:

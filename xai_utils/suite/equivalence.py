@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ class Group:
     modules: chain.Modules
     records: list[tuple[str, str, str, int]]  # profile, paper, arm, seed
     hints: list[str]
+    sources: set[str] = field(default_factory=set)
     commit: str | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -71,7 +72,17 @@ def groups_of(records: Sequence[Mapping[str, Any]], root: Path, papers: Sequence
         group = found.setdefault(chain.digest(trail[-1]), Group(trail[-1], [], []))
         group.records.append((record["profile"], record["paper"], record["arm"], record["seed"]))
         group.hints.append(record["provenance"]["commit"])
+        group.sources |= {source["name"] for source in record["provenance"]["data"]}
     return list(found.values())
+
+
+def _absent(sources: Iterable[str], root: Path, data: Path) -> list[str]:
+    """The data sets of the registry that are not here."""
+    path = root / "data" / "registry.yaml"
+    known = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    files = {name: [file["path"] for file in known[name].get("files", ())] for name in sources if name in known}
+    places = data, root / "data"
+    return sorted(name for name, own in files.items() if not all(any((p / f).is_file() for p in places) for f in own))
 
 
 def equivalent(
@@ -108,6 +119,8 @@ def equivalent(
     say(f"{len(records)} records, {sum(len(g.records) for g in groups)} of them not current, {len(groups)} maps")
     if not groups:
         return 0
+    if absent := _absent({source for group in groups for source in group.sources}, root, data):
+        raise NotPossible(f"no data: {', '.join(absent)} of the records neither in {data} nor in data/. Set XAI_DATA.")
     commits = [entry.new_commit for entry in reversed(chain.read(root).entries)]
     hints = [hint for group in groups for hint in group.hints]
     for group, commit in zip(
@@ -203,9 +216,11 @@ class _Step:
             old, new = self.results["old", job], self.results["new", job]
             if isinstance(old, str) or isinstance(new, str):
                 side, text = ("old", old) if isinstance(old, str) else ("new", new)
-                self.compared[job] = Comparison([f"the {side} code did not run: {text}"], 0, 0)
+                self.compared[job] = Comparison([f"the {side} code did not run: {text}"], 0, 0, [])
             else:
                 self.compared[job] = compare(old, new)
+        if times := sorted({name for found in self.compared.values() for name in found.times}):
+            self.say(f"not compared, as they are seconds: {', '.join(times)}")
 
     def _jobs_of(self, group: Group) -> list[Job]:
         """The runs that speak for a group: its arms', and its papers' quick and whole ones."""

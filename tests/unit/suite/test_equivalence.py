@@ -282,6 +282,14 @@ def test_no_history_no_data_no_commit_that_holds_the_map(repository, tried):
     assert not (repository / chain.FILE).exists()
 
 
+def test_data_sets_of_the_records_that_are_not_there(repository, tried):
+    (repository / "data/registry.yaml").write_text("mini: {files: [{path: mini.npz}]}\n")
+    for path in repository.glob("results/standard/*/*/*/record.json"):
+        path.write_text(path.read_text().replace('"data": []', '"data": [{"name": "mini", "sha256": "a"}]'))
+    with pytest.raises(NotPossible, match=r"no data: mini of the records neither in .*data nor in data/"):
+        tried(MESSAGE)
+
+
 def test_code_that_does_not_run_is_said(repository, tried):
     refused, said = tried({SCORES: edited("import math", "import math\nimport no_such_package")})
     assert refused == 1

@@ -66,7 +66,7 @@ def test_what_is_added_is_welcome_and_what_is_gone_is_not(tmp_path):
     old = {"metrics": {"P1.1.a": metric(1.0), "P1.1.t": metric(3.0, "s")}, "arrays": {"x": np.ones(2)}, "steps": 3}
     more = {"P1.1.a": metric(1.0), "P1.1.b": metric(2.0), "P1.1.t": metric(4.0, "s")}
     new = {"metrics": more, "arrays": {"x": np.ones(2), "y": np.ones(1)}, "steps": 3, "more": 1}
-    assert compare(tmp_path / "a", old, new) == ([], 1, 1)
+    assert compare(tmp_path / "a", old, new) == ([], 1, 1, ["P1.1.t"])
     assert compare(tmp_path / "b", new, old).differences == ["metric P1.1.b is gone", "array kept.npz: y is gone"]
 
 
