@@ -196,7 +196,7 @@ class Tree:
         if module and name in module.definitions:
             return module.definitions[name]
         for file in (module, stub):
-            if file and name in file.imports:
+            if file and name in file.imports and file.imports[name] != (dotted, name):  # `from . import name`: the file
                 source, inner = file.imports[name]
                 if inner is None or source.partition(".")[0] != PACKAGE:
                     return source if inner is None else f"{source}.{inner}"

@@ -166,6 +166,7 @@ class _Step:
         self.whole = self._whole() if whole else []
         self.results: dict[tuple[str, Job], Result | str] = {}
         self.compared: dict[Job, Comparison] = {}
+        self.trees: dict[str, tuple[Tree, dict[Any, Any]]] = {}
 
     def _whole(self) -> list[Job]:
         """One record of each paper, at its own size: the lowest seed of the first arm."""
@@ -202,6 +203,7 @@ class _Step:
         commits = {"old": self.commit, "new": self.history.head}
         small = smoke(self.history.root)
         sides = {name: Checkout(self.history, c, self.folder / name, small) for name, c in commits.items()}
+        self.trees = {name: (Tree.of_folder(checkout.folder), {}) for name, checkout in sides.items()}
         quick = [Job("quick", paper, sides["new"].arms(paper)[0]) for paper in self.papers]
         wanted = {}
         for name, checkout in sides.items():
@@ -241,8 +243,10 @@ class _Step:
                 hits = _joined([hits, {path: _both_ways(marks) for path, marks in result.hits.items()}])
         own = [result for job, result in results.items() if job.paper == paper]
         files = {path for result in own for path in result.loaded}
-        tree, page = Tree.of_folder(self.folder / name), f"notebooks/{paper}.ipynb"
-        return Side(name, tree, page, hits, _joined([r.hits for r in own]), files, lambda path: path in writers)
+        tree, written = self.trees[name]
+        entered = _joined([result.hits for result in own])
+        page = f"notebooks/{paper}.ipynb"
+        return Side(name, tree, page, hits, entered, files, lambda path: path in writers, written)
 
     def _findings(self, paper: str) -> list[Finding]:
         """What has changed and was not shown; nothing where the runs already speak against it."""

@@ -9,7 +9,7 @@ import ast
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from xai_utils.suite.definitions import Definition, Functions, Tree
 from xai_utils.suite.normal_form import Token, Writer, is_choice
@@ -31,6 +31,7 @@ class Side:
         own: what was executed by the paper's own runs.
         loaded: files that the paper's own runs loaded.
         outside: whether a file makes no numbers.
+        written: the normal forms written so far, for several papers of one checkout.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Side:
         own: Hits,
         loaded: Iterable[str],
         outside: Callable[[str], bool],
+        written: dict[tuple[Definition, bool], list[Token]],
     ) -> None:
         self.name, self.tree, self.hits, self.own, self.outside = name, tree, hits, own, outside
         self.loaded, self.page = frozenset(loaded), tree.page(page)
-        self._tokens: dict[tuple[Definition, bool], list[Token]] = {}
+        self._tokens = written
 
     def tokens(self, definition: Definition, renamed: bool = False) -> list[Token]:
         """The definition's normal form; see `Writer`."""
@@ -137,6 +139,7 @@ class Walk:
         self.words = {"old": set(old.words), "new": set(new.words)}
         self.classes: list[tuple[Definition | None, Definition | None, frozenset[str]]] = []
         self.hunks: list[Hunk] = []
+        self.lost: set[Finding] = set()
 
     def findings(self) -> list[Finding]:
         """Every changed statement that was not shown, by file and line."""
@@ -149,7 +152,7 @@ class Walk:
                 self._entered()
         self._moved()
         found = {finding for hunk in self.hunks for finding in self._judged(hunk)}
-        return sorted(found, key=lambda f: (f.path, f.line, f.side, f.why))
+        return sorted(found | self.lost, key=lambda f: (f.path, f.line, f.side, f.why))
 
     def _sides(self) -> tuple[tuple[str, Side, Side], ...]:
         return ("old", self.old, self.new), ("new", self.new, self.old)
@@ -172,6 +175,8 @@ class Walk:
         for name, tokens in (("old", a), ("new", b)):
             if name in sides:
                 self.words[name] |= {word for token in tokens for word in mentioned(token.node)}
+                side = self.old if name == "old" else self.new
+                self.lost |= {_told(side, t, t.node, f"{word} cannot be followed") for t in tokens for word in t.lost}
         if old and new and self.old.shape(old) == self.new.shape(new):
             for one, other in zip(a, b, strict=True):
                 self._same(one, other, sides)
@@ -187,14 +192,18 @@ class Walk:
     def _same(self, one: Token, other: Token, sides: frozenset[str]) -> None:
         if not (self.old.spared(one) or self.new.spared(other)):
             for old, new in zip(one.refs, other.refs, strict=True):
-                self._add(old, new, sides)
+                compared = old in one.tested and new in other.tested and old.last == new.last
+                if not compared:
+                    self._add(old, new, sides)
 
     def _differ(self, a: Sequence[Token], b: Sequence[Token], sides: frozenset[str]) -> None:
         old = [token for token in a if not self.old.spared(token)]
         new = [token for token in b if not self.new.spared(token)]
         self.hunks.append(Hunk(old, new, sides))
-        was = list(dict.fromkeys(ref for token in old for ref in token.refs)) if "old" in sides else []
-        now = list(dict.fromkeys(ref for token in new for ref in token.refs)) if "new" in sides else []
+        was, now = (
+            list(dict.fromkeys(ref for token in tokens for ref in token.refs if ref not in token.tested))
+            for tokens in (old if "old" in sides else (), new if "new" in sides else ())
+        )
         for ref in list(now):  # named on both sides, if in another way
             if twin := next((r for r in was if r.last == ref.last and r.kind == ref.kind), None):
                 self._add(twin, ref, {"old", "new"})
@@ -321,15 +330,15 @@ def differing(node: ast.AST, other: ast.AST) -> set[int]:
     return found
 
 
+def _told(side: Side, token: Token, part: ast.AST, why: str) -> Finding:
+    lines = side.tree.sources[token.owner.path]
+    source = lines[part.lineno - 1].strip() if part.lineno <= len(lines) else ""
+    return Finding(side.name, token.owner.path, part.lineno, token.owner.name, source[:110], why)
+
+
 def unshown(side: Side, token: Token, changed: set[int] | None) -> Iterable[Finding]:
     """What of a changed statement no run has shown; `changed` are the parts of it that differ, None: all of it."""
-    node, path = token.node, token.owner.path
-
-    def finding(part: ast.AST, why: str) -> Finding:
-        lines = side.tree.sources[path]
-        source = lines[part.lineno - 1].strip() if part.lineno <= len(lines) else ""
-        return Finding(side.name, path, part.lineno, token.owner.name, source[:110], why)
-
+    node, path, finding = token.node, token.owner.path, partial(_told, side, token)
     if token.role in ("else", "except", "finally"):
         return
     if token.role == "head" and token.owner.kind == "class":

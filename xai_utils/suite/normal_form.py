@@ -53,6 +53,8 @@ class Token:
     owner: Definition
     error: bool = False  # after it, every way out is an exception
     guard: Mark | None = None  # in an exception's handler: what it guards
+    tested: frozenset[Definition] = frozenset()  # classes that it only compares types with
+    lost: tuple[str, ...] = ()  # names in the package that cannot be followed
     choices: tuple[Mark, ...] = ()  # the ways of conditions on names (`source == "folder"`) that lead here
 
     @property
@@ -85,6 +87,9 @@ class Writer:
         self.hidden = set() if owner.kind in ("class", "constant") else (stored | taken) - free
         self.places = dict.fromkeys(stored - taken - free, "") if renamed and owner.kind == "function" else {}
         self.refs: list[Definition] = []
+        self.used: set[Definition] = set()  # of these, what is not only compared with
+        self.lost: list[str] = []
+        self.testing = False
         self.inlined: tuple[Definition, ...] = ()
         self.choices: tuple[Mark, ...] = ()
 
@@ -125,8 +130,12 @@ class Writer:
     def _token(
         self, depth: int, text: str, node: ast.AST, role: str, error: bool = False, guard: Mark | None = None
     ) -> Token:
-        refs, self.refs = tuple(self.refs), []
-        return Token(depth, text, refs, node, role, self.owner, error, guard, self.choices)
+        tested = frozenset(self.refs) - self.used
+        made = Token(
+            depth, text, tuple(self.refs), node, role, self.owner, error, guard, tested, tuple(self.lost), self.choices
+        )
+        self.refs, self.used, self.lost = [], set(), []
+        return made
 
     def _block(self, block: Sequence[ast.stmt], depth: int, error: bool, guard: Mark | None) -> list[Token]:
         found: list[Token] = []
@@ -235,8 +244,9 @@ class Writer:
             return f"draw({', '.join(self._told(node))})"
         if isinstance(node, ast.AnnAssign) and node.value is not None and self.owner.kind != "class":
             return f"Assign(targets=[{self.text(node.target)}],value={self.text(node.value)})"
-        parts = []
+        parts, before = [], self.testing
         for name, value in ast.iter_fields(node):
+            self.testing = before or _tests_types(node, name)
             if name in ("ctx", "kind", "type_comment", "type_params", "returns") or value is None or value == []:
                 continue
             if isinstance(value, list):
@@ -244,6 +254,7 @@ class Writer:
             else:
                 shown = self.text(value) if isinstance(value, ast.AST) else ascii(value)
             parts.append(f"{name}={shown}")
+        self.testing = before
         return f"{type(node).__name__}({','.join(parts)})"
 
     def _target(self, node: ast.AST) -> Target | None:
@@ -258,20 +269,30 @@ class Writer:
             return None
         rest = "".join(f".{part}" for part in found.rest)
         if found.definition is None:
+            self.lost += [found.text] * self._is_lost(found.text)
             return found.text + rest
         if self.outside(found.definition.path):
             return f"¤{found.definition.last}{rest}"
         if found.definition.kind == "constant":
             return f"{self._value(found.definition)}{rest}"
         self.refs.append(found.definition)
+        if found.definition.kind != "class" or not self.testing:
+            self.used.add(found.definition)
         return f"§{rest}"
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether a dotted name is in the package, but neither a definition nor a module of it."""
+        base, _, last = name.rpartition(".")
+        if name in self.tree.by_name or last.startswith("__") or base not in self.tree.by_name:
+            return False
+        return not self.outside(self.tree.by_name[base].path)
 
     def _value(self, constant: Definition) -> str:
         """A constant's value as text: that of its assignment, or all statements that make it."""
         if constant in self.inlined:
             return f"={constant.name}"
         inner = Writer(self.tree, constant, self.outside)
-        inner.inlined = (*self.inlined, constant)
+        inner.inlined, inner.testing = (*self.inlined, constant), self.testing
         single = constant.statements[0]
         alone = len(constant.statements) == 1 and isinstance(single, ast.Assign | ast.AnnAssign)
         targets = (single.targets if isinstance(single, ast.Assign) else [single.target]) if alone else []
@@ -280,6 +301,8 @@ class Writer:
         else:
             text = f"{constant.name} of {[inner.text(statement) for statement in constant.statements]}"
         self.refs += inner.refs
+        self.used |= inner.used
+        self.lost += inner.lost
         return text
 
     def _draws(self, node: ast.AST) -> bool:
@@ -302,6 +325,15 @@ class Writer:
                 continue
             found.append(self.text(argument))
         return found
+
+
+def _tests_types(node: ast.AST, part: str) -> bool:
+    """Whether classes in that part of an expression are there to be compared with, not to be made or called."""
+    if isinstance(node, ast.Compare):
+        return isinstance(node.left, ast.Call) and chain_of(node.left.func) == ["type"]
+    if isinstance(node, ast.Call):
+        return part == "args" and chain_of(node.func) in (["isinstance"], ["issubclass"])
+    return isinstance(node, ast.Set | ast.MatchClass) or (isinstance(node, ast.Dict) and part == "keys")
 
 
 def is_choice(test: ast.AST) -> bool:

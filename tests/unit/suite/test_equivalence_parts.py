@@ -150,6 +150,7 @@ walrus = [y for x in (1, 2, 3) if (y := x * 2) > 2 and y or 0]
 
 FILES = {
     "xai_utils/__init__.py": "",
+    "xai_utils/__init__.pyi": "from . import a as a, b as b",
     "xai_utils/a/__init__.py": "import lazy_loader\n__getattr__ = lazy_loader.attach_stub(__name__, __file__)[0]",
     "xai_utils/a/__init__.pyi": "from .one import f as f\nfrom .two import g as renamed",
     "xai_utils/a/one.py": "from ..b import LIMIT\nfrom .two import g\ndef f(x): return g(x) + LIMIT",
@@ -255,3 +256,17 @@ def test_different_normal_forms(one, other):
 )
 def test_a_choice_is_a_comparison_with_names(test, chosen):
     assert is_choice(ast.parse(test, mode="eval").body) is chosen
+
+
+def test_a_class_that_types_are_compared_with_is_not_one_that_is_used():
+    source = """
+from xai_utils.d import A, B, C, D
+KNOWN = {A: 1}
+def f(x):
+    if isinstance(x, B) or type(x) in {C, D} or KNOWN.get(type(x)):
+        return D()
+"""
+    tree = Tree(FILES | {"xai_utils/c.py": source, "xai_utils/d.py": "\n".join(f"class {n}: ..." for n in "ABCD")})
+    written = Writer(tree, tree.modules["xai_utils/c.py"].definitions["f"], lambda _: False).tokens()
+    assert [sorted(d.name for d in token.tested) for token in written] == [[], ["A", "B", "C", "D"], []]
+    assert [[ref.name for ref in token.refs] for token in written] == [[], ["B", "C", "D", "A"], ["D"]]
