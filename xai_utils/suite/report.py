@@ -71,19 +71,6 @@ def load(results: Folder = None, profile: str | None = None) -> list[Record]:
     return records
 
 
-def run_table(record: Record) -> pd.DataFrame:
-    """One run: a row per claim with the paper's numbers, the run's, the verdict, and its evidence."""
-    paper = claims.load().papers[record.paper]
-    metrics = {name: OverSeeds(**vars(metric)) for name, metric in record.metrics.items()}
-    rows = {}
-    for claim, entry in paper.judged.items():
-        if verdict := record.claims.get(claim):
-            row = {"statement": entry.statement, "reported": _reported(paper, claim)}
-            row |= {"measured": _measured(entry, metrics, record.subject), "verdict": verdict.verdict}
-            rows[claim] = row | {"evidence": verdict.evidence}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
-
-
 def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
     """Every run of a profile: paper, arm, seed, data, commit, how it stands, minutes, and a column per verdict.
 

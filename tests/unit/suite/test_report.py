@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from small_records import PAPER, row, small_checkout, write
 
-from xai_utils import suite
 from xai_utils.suite import claims, provenance, report
 
 
@@ -54,20 +53,11 @@ def test_a_changed_module_makes_a_record_stale(root):
     assert report.profile_table("standard")["stale"].tolist() == [name]
 
 
-def test_run_and_profile_tables(root):
-    record = suite.load_record(write(root, accuracy=97.5))
-    table = report.run_table(record)
-    assert list(table.index) == ["P1.1", "P1.2", "P1.3", "P1.4", "X1.1", "X1.2"]
-    assert table.loc["P1.1", "verdict"] == "partly"
-    assert table.loc["P1.1", "measured"] == "accuracy 97.5 %; 1 of 2 conditions hold"
-    assert table.loc["X1.1", "measured"] == ""
+def test_the_table_of_a_profile_has_a_row_per_run(root):
+    write(root, accuracy=97.5)
     (got,) = report.profile_table("standard").to_dict("records")
     assert (got["seed"], got["dataset"], got["minutes"], got["commit"]) == (0, "mnist", 1.5, "abcdef0")
-    assert (
-        [got[name] for name in claims.VERDICTS]
-        == [2, 2, 0, 1, 1]
-        == [list(table["verdict"]).count(name) for name in claims.VERDICTS]
-    )
+    assert [got[name] for name in claims.VERDICTS] == [2, 2, 0, 1, 1]  # the accuracy alone is enough for "partly"
 
 
 # ---- records that cannot be used -----------------------------------------------------------------------------
