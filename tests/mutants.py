@@ -1,7 +1,8 @@
 """Break the code on purpose, one line at a time, and see that a test turns red: python tests/mutants.py [--only NAME].
 
-Each entry of tests/mutations.yaml is applied to its own copy of the tree, and its `tests` (pytest arguments, nbval's
-too) are run there. A mutant is killed by a test that fails, not by code that no longer runs.
+Each entry of tests/mutations.yaml is applied to a copy of the tree, and its `tests` (pytest arguments, nbval's too) are
+run there. A mutant is killed by a test that fails, not by code that no longer runs. First the tests are run without a
+mutation, once each: those of one file together.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,12 +40,17 @@ def mutated(text, old, new):
     return text.replace(old, new)
 
 
+def needed(name):
+    """Whether a copy holds the file: of the executed runs under results/ only the records, which notebooks read."""
+    return not name.startswith("results/standard/") or name.endswith("/record.json")
+
+
 def copy_of_tree(target, root=ROOT):
-    """What git would commit, with changes and new files as they stand on disk."""
+    """What git would commit and a test may read, with changes and new files as they stand on disk; without .git."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
     for name in sorted(set(listed.split("\0")) - {""}):
-        if (root / name).is_file():
+        if needed(name) and (root / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, target / name)
 
@@ -52,13 +59,15 @@ def run_tests(copy, tests):
     """Outcome of pytest in `copy`, "green", "red" (a test failed) or "broken" (it did not run), and what it printed."""
     environment = {name: value for name, value in os.environ.items() if name not in ("XAI_ROOT", "XAI_RESULTS")}
     environment |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take a second to import, every time
     ask = [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('xai_utils').origin)"]
     origin = subprocess.run(ask, cwd=copy, env=environment, check=True, capture_output=True, text=True).stdout.strip()
     if not Path(origin).is_relative_to(copy):
         return "broken", f"the tests would import {origin}, not the copy in {copy}"
     report = copy / "mutants-report.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command += ["-p", "nbval.plugin"] * ("--nbval" in tests) + tests
     try:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:
@@ -83,23 +92,35 @@ def verdict(mutation, root=ROOT):
         return run_tests(copy, mutation["tests"])
 
 
+def baselines(mutations):
+    """What has to be green first: the distinct selections, tests that are named (file::test) gathered by their file."""
+    named, others = {}, []
+    for mutation in mutations:
+        if all("::" in word for word in mutation["tests"]):
+            for word in mutation["tests"]:
+                named.setdefault(word.partition("::")[0], {})[word] = None
+        elif mutation["tests"] not in others:
+            others.append(mutation["tests"])
+    return [{"name": "(unchanged)", "tests": tests} for tests in [*map(list, named.values()), *others]]
+
+
 def main(arguments=None, path=LIST, root=ROOT):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="NAME", help="the mutations whose name begins so")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="copies tested at once (default 1)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="copies tested at once (default 2)")
     options = parser.parse_args(arguments)
     chosen = [m for m in load(path) if m["name"].startswith(options.only or "")]
     if not chosen:
         parser.error(f"no mutation's name begins with {options.only!r}; they stand in {path.name}")
-    baselines = {tuple(m["tests"]): {"name": "(unchanged)", "tests": m["tests"]} for m in chosen}
     wanted = {"green": "green without a mutation", "red": "killed"}
     failed = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for expected, group in (("green", list(baselines.values())), ("red", chosen)):
+        for expected, group in (("green", baselines(chosen)), ("red", chosen)):
             for entry, (outcome, text) in zip(group, pool.map(lambda m: verdict(m, root), group)):
                 words = {"green": "SURVIVED", "red": "RED WITHOUT A MUTATION", "broken": "DOES NOT RUN"}
                 said = wanted[expected] if outcome == expected else words[outcome]
-                print(f"{said:26}{entry['name']:50} {' '.join(entry['tests'])}", flush=True)
+                tests = " ".join(entry["tests"])
+                print(f"{said:26}{entry['name']:50} {textwrap.shorten(tests, 200, placeholder=' …')}", flush=True)
                 if outcome != expected:
                     failed.append(entry["name"])
                     print("\n".join(text.splitlines()[-25:]), flush=True)

@@ -58,9 +58,8 @@ def test_a_line_that_is_not_there_once_is_refused(text):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path):
     """A project of one function and one test, under git, with something that git ignores."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take a second to import, every time
     root = tmp_path / "project"
     (root / "xai_utils").mkdir(parents=True)
     (root / "tests").mkdir()
@@ -68,6 +67,10 @@ def project(tmp_path, monkeypatch):
     (root / "tests" / "test_double.py").write_text("import xai_utils\ndef test(): assert xai_utils.double(3) == 6\n")
     (root / ".gitignore").write_text("ignored\n")
     (root / "ignored").write_text("")
+    seed = root / "results/standard/01/main/seed_0"
+    seed.mkdir(parents=True)
+    (seed / "record.json").write_text("{}")
+    (seed / "notebook.ipynb").write_text("{}")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     return root
 
@@ -111,7 +114,14 @@ def test_runner_stops_where_the_tests_are_red_without_a_mutation(project, capsys
     assert "0 of 1 mutants killed; not: (unchanged)" in capsys.readouterr().out
 
 
-def test_a_copy_holds_what_git_would_commit(project, tmp_path):
+def test_a_copy_holds_what_git_would_commit_but_the_executed_runs(project, tmp_path):
     mutants.copy_of_tree(tmp_path / "copy", project)
     names = {str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*") if p.is_file()}
-    assert names == {".gitignore", "xai_utils/__init__.py", "tests/test_double.py"}
+    record = "results/standard/01/main/seed_0/record.json"
+    assert names == {".gitignore", "xai_utils/__init__.py", "tests/test_double.py", record}
+
+
+def test_each_selection_is_run_once_without_a_mutation_and_named_tests_of_a_file_together():
+    selections = [["a.py::x"], ["a.py::y", "b.py::z"], ["a.py::x"], ["c.py", "-k", "w"], ["c.py", "-k", "w"]]
+    found = mutants.baselines([{"name": str(k), "tests": tests} for k, tests in enumerate(selections)])
+    assert [entry["tests"] for entry in found] == [["a.py::x", "a.py::y"], ["b.py::z"], ["c.py", "-k", "w"]]
