@@ -65,7 +65,8 @@ def fit(
         patience: stop after so many epochs in a row without a lower validation loss; None: never early.
         keep: end with the weights of the lowest validation loss, "best" (the default with a patience), or of the
             last epoch, "last" (the default without one; right for a schedule of fixed length).
-        batch_size: an epoch's last batch holds the remainder.
+        batch_size: an epoch's last batch holds the remainder; in training one image alone, which BatchNorm cannot
+            normalise, joins the batch before.
         checkpoint: a file, replaced whole after every epoch. One that is damaged or of other arguments is moved to
             `<name>.unusable` with a warning, and training starts afresh. The caller deletes it when done.
         device: where batches are moved to.
@@ -87,7 +88,7 @@ def fit(
     settings = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "keep": keep, "seed": seed}
     _check(settings, model, data, validation, device)
     optim = optimizer([p for p in model.parameters() if p.requires_grad])
-    steps = math.ceil(len(data) / batch_size)
+    steps = len(_split(torch.arange(len(data), device="cpu"), batch_size))
     parts = {"model": model, "optimizer": optim}
     if schedule is not None:
         parts["schedule"] = schedule(optim, epochs * steps)
@@ -128,11 +129,11 @@ def fit(
             seeds = functools.partial(generator, seed, epoch)
             seed_everything(derive(seed, "epoch", epoch))
             model.train()
-            order = torch.randperm(len(data), generator=seeds("order")).split(batch_size)
+            order = _split(torch.randperm(len(data), generator=seeds("order"), device="cpu"), batch_size)
             row = {"epoch": epoch} | _means("train", epoch, losses("train", data, order), order, step)
             if validation is not None:
                 model.eval()
-                order = torch.arange(len(validation)).split(batch_size)
+                order = torch.arange(len(validation), device="cpu").split(batch_size)
                 with torch.no_grad():
                     row |= _means("val", epoch, losses("val", validation, order), order)
             rows.append(row | {"learning_rate": rate, "seconds": time.perf_counter() - start})
@@ -194,6 +195,11 @@ def _check(
         raise ValueError('patience and keep="best" go by the validation loss: give validation=, or drop them')
     if elsewhere := {p.device.type for p in model.parameters()} - {device.type}:
         raise ValueError(f"the model is on {elsewhere.pop()}, device is {device}: call model.to(device) first")
+
+
+def _split(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    parts = order.split(batch_size)
+    return (*parts[:-2], torch.cat(parts[-2:])) if len(parts) > 1 and len(parts[-1]) == 1 < batch_size else parts
 
 
 def _batches(data: Dataset, order: tuple[Tensor, ...], num_workers: int, workers: torch.Generator) -> Iterable:
