@@ -2,12 +2,16 @@
 
 import ast
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import toy
+import yaml
 
-from xai_utils.suite import compared, replay
+from xai_utils.suite import compared, provenance, replay
 from xai_utils.suite.definitions import Tree
+from xai_utils.suite.history import History
 from xai_utils.suite.normal_form import Writer, is_choice
 
 
@@ -270,3 +274,66 @@ def f(x):
     written = Writer(tree, tree.modules["xai_utils/c.py"].definitions["f"], lambda _: False).tokens()
     assert [sorted(d.name for d in token.tested) for token in written] == [[], ["A", "B", "C", "D"], []]
     assert [[ref.name for ref in token.refs] for token in written] == [[], ["B", "C", "D", "A"], ["D"]]
+
+
+# how runs are made short ---------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("paper", sorted(path.stem for path in (ROOT / "notebooks/parameters").glob("*.yaml")))
+def test_smoke_sizes_are_numbers_that_the_paper_knows(paper):
+    own = compared.smoke(ROOT)[paper]
+    schema = yaml.safe_load((ROOT / f"notebooks/parameters/{paper}.yaml").read_text())
+    assert set(own) <= {"sizes", "arms"}
+    assert set(own.get("arms", {})) <= set(schema["arms"])
+    for sizes in (own["sizes"], *own.get("arms", {}).values()):
+        assert sizes
+        assert {schema[name]["type"] for name in sizes} == {"int"}
+        assert all(type(value) is int and value >= schema[name]["minimum"] for name, value in sizes.items())
+
+
+def test_small_sizes_go_over_the_profile_and_over_what_an_arm_sets(tmp_path):
+    root = tmp_path / "toy"
+    root.mkdir()
+    toy.git(root, "init", "-q")
+    toy.commit(
+        root,
+        {
+            "notebooks/parameters/01_toy.yaml": "arms: {main: {loss: a, steps: 90}}\nsteps: {}\nsize: {}\nloss: {}\n",
+            "notebooks/profiles/standard/01_toy.yaml": "size: 64\nsteps: 50\nloss: b\n",
+            "results/standard/01_toy/main/seed_0/record.json": "{}",
+            "results/reported.yaml": "papers: {}\n",
+        },
+    )
+    known, history = {"01_toy": {"sizes": {"steps": 6, "gone": 1}, "arms": {"main": {"size": 32}}}}, History(root)
+    checkout = compared.Checkout(history, history.head, tmp_path / "code", known)
+    job = compared.Job("standard", "01_toy", "main")
+    checkout.shrink([job])
+    assert yaml.safe_load((tmp_path / "code/notebooks/parameters/01_toy.yaml").read_text())["arms"] == {
+        "main": {"loss": "a", "steps": 6}
+    }
+    place = {"profile": "standard", "arm": "main", "seed": 0}
+    assert checkout.parameters(job) == {"size": 32, "steps": 6, "loss": "b"} | place
+    assert checkout.parameters(job._replace(whole=True)) == {"size": 64, "steps": 50, "loss": "b"} | place
+    assert sorted(path.name for path in (tmp_path / "code/results").iterdir()) == ["reported.yaml"]
+
+
+def test_history_finds_the_newest_commit_of_a_map(tmp_path):
+    root = tmp_path / "toy"
+    root.mkdir()
+    toy.git(root, "init", "-q", "-b", "main")
+    for text in ("x = 1\n", "x = 1  # the same\n", "x = 2\n"):
+        toy.commit(root, {"xai_utils/a.py": text})
+    history = History(root)
+    newest, middle, _ = history.commits()
+    maps = [{"xai_utils/a.py": provenance.hash_python(text)} for text in ("x = 1", "x = 2", "x = 3")]
+    assert history.last_current(maps, []) == [middle, newest, None]
+    toy.git(root, "checkout", "-q", "-b", "side", middle)
+    toy.commit(root, {"xai_utils/a.py": "x = 3\n"})
+    aside = History(root).head
+    toy.git(root, "checkout", "-q", "main")
+    toy.git(root, "merge", "-q", "--no-edit", "-s", "ours", "side")
+    merged = History(root)
+    assert merged.last_current(maps, []) == [middle, merged.head, None]
+    assert merged.last_current(maps, [aside]) == [middle, merged.head, aside]  # a record names it
