@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from xai_utils.data import store
-from xai_utils.suite import chain
+from xai_utils.suite import chain, provenance
 from xai_utils.suite.compared import Checkout, Comparison, Job, Result, Runs, Say, compare, smoke
 from xai_utils.suite.definitions import Tree
 from xai_utils.suite.evidence import Finding, Hits, Side, Walk
@@ -236,7 +236,8 @@ class _Step:
         results = {job: self.results[name, job] for job in shown}
         loaded = {path for result in results.values() for path in result.loaded}
         named = {path for result in results.values() for path in result.record["provenance"]["modules"]}
-        writers = {path for path in loaded - named if not path.endswith("/__init__.py")} | {FINDS_FILES}
+        writers = {path for path in loaded if path.startswith(provenance.WRITERS)} | {FINDS_FILES}
+        writers |= {path for path in loaded - named if not path.endswith("/__init__.py")}  # of older commits
         hits = _joined([result.hits for result in results.values()])
         for job, result in results.items():
             if job.whole:  # of a record's own size: the way that a condition went is the record's
