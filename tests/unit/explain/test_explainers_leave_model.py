@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import xai_utils.explain
 from xai_utils.explain import (
     LRP,
     LRPBN,
@@ -47,6 +48,14 @@ EXPLAINERS = {
 PLAIN = {"RAM", "LRP"}  # these need a model of modules only, which ends with GAP and one linear layer
 BRANCHED = {"LRPBN", "AttentionMap"}  # these need an Attention Branch Network
 ONE_MAP = {"AttentionMap"}  # the same for all classes
+
+
+def test_every_explainer_of_the_package_is_here():
+    public = xai_utils.explain
+    offered = {name for name in public.__all__ if hasattr(getattr(public, name), "attribute")} - {"Explainer"}
+        "Explainer"
+    }
+    assert offered == EXPLAINERS.keys()
 
 
 class Net(nn.Module):
