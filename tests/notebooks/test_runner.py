@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import PAPERS, ROOT, environment, notebooks_run, refused
+from runs import PAPERS, ROOT, environment, notebooks_run, refused, seed_folder
 
 PAPER = PAPERS[0]
 
@@ -24,6 +24,26 @@ PAPER = PAPERS[0]
 )
 def test_the_runner_refuses_before_anything_starts(home, tmp_path, arguments, message):
     refused(notebooks_run(home, tmp_path, *arguments), tmp_path, message, left=[])
+
+
+def test_wrong_parameters_leave_an_older_record_alone(home, tmp_path):
+    folder = seed_folder(tmp_path)
+    folder.mkdir(parents=True)
+    for name in ("record.json", "notebook.ipynb", "samples.png"):
+        (folder / name).write_text("older")
+    wrong = ["-p", "epoch", "3", "-p", "latent_dim", "0", "-p", "dataset", "mnits", "-p", "batch_size", "1.5"]
+    done = notebooks_run(home, tmp_path, PAPER, "quick", "main", 0, *wrong, "-r", "learning_rate", "fast")
+    expected = [
+        "5 wrong parameter(s); notebooks/parameters/01_id_cvae_morphing.yaml describes all:",
+        "epoch = 3 (int): no such parameter; the closest is 'epochs'.",
+        "latent_dim = 0 (int): expected int, at least 1, at most 1024.",
+        "dataset = 'mnits' (str): expected str, one of 'digits', 'mnist', 'folder'.",
+        "batch_size = 1.5 (float): expected int",
+        "learning_rate = 'fast' (str): expected float",
+    ]
+    older = ["notebook.ipynb", "record.json", "samples.png"]
+    refused(done, tmp_path, *expected, left=[f"{folder.relative_to(tmp_path)}/{name}" for name in older])
+    assert {(folder / name).read_text() for name in older} == {"older"}
 
 
 def test_a_results_folder_that_is_a_file(home, tmp_path):

@@ -15,7 +15,7 @@ from xai_utils import suite
 from xai_utils.data import store
 from xai_utils.suite.record import same_result
 
-PAPER = PAPERS[0]
+PAPER, OWN = PAPERS[0], "main+own"  # where a run with other values than its arm's is filed
 SMALL = given(epochs=2, classifier_epochs=1, limit=400, morph_steps=3)
 FIGURES = ["along_data", "controls_probability", "controls_realism", "fig1_heat_maps", "fig2_morph", "fig3_structure"]
 FIGURES += ["fig4_latent_path", "fig6_misclassified", "prototypes", "samples", "training"]
@@ -49,7 +49,7 @@ def logged(two_runs, kind):
 
 
 def test_two_runs_with_one_seed_are_equal(two_runs):
-    a, b = (seed_folder(two_runs[0] / name) for name in "ab")
+    a, b = (seed_folder(two_runs[0] / name, arm=OWN) for name in "ab")
     assert same_result(suite.load_record(a), suite.load_record(b)) == []
     pictures = [name for name in files(a) if name.endswith((".png", ".npz"))]
     assert [name for name in pictures if (a / name).read_bytes() != (b / name).read_bytes()] == []
@@ -64,7 +64,7 @@ def test_no_connection_beyond_loopback(two_runs):
 def test_nothing_is_written_outside_the_results_folder(two_runs, home):
     folder, before, after = two_runs
     assert after == before
-    allowed = [*(str(seed_folder(folder / name).parent) for name in "ab"), str(home), "/dev/"]
+    allowed = [*(str(seed_folder(folder / name, arm=OWN).parent) for name in "ab"), str(home), "/dev/"]
     written = logged(two_runs, "write")
     assert any(path.endswith("record.json") for path in written)
     assert sorted({path for path in written if not path.startswith(tuple(allowed))}) == []
@@ -73,7 +73,7 @@ def test_nothing_is_written_outside_the_results_folder(two_runs, home):
 
 def test_a_run_folder_holds_the_record_its_files_and_the_notebook(two_runs):
     for name in "ab":
-        results, folder = two_runs[0] / name, seed_folder(two_runs[0] / name)
+        results, folder = two_runs[0] / name, seed_folder(two_runs[0] / name, arm=OWN)
         expected = ["misclassified.npz", "notebook.ipynb", "record.json", *(f"{figure}.png" for figure in FIGURES)]
         assert sorted(path.name for path in folder.iterdir()) == sorted(expected)  # no checkpoints, no lock
         assert files(results) == sorted(str(folder.relative_to(results) / file) for file in expected)
@@ -85,7 +85,7 @@ def test_a_run_folder_holds_the_record_its_files_and_the_notebook(two_runs):
 
 
 def test_nothing_in_a_run_folder_tells_of_the_machine(two_runs, home):
-    folder = seed_folder(two_runs[0] / "a")
+    folder = seed_folder(two_runs[0] / "a", arm=OWN)
     notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
     for guard in (valid, executed_in_order, no_error_and_no_stderr, no_machine_path, clean_metadata):
         assert guard(notebook) == []
@@ -94,30 +94,8 @@ def test_nothing_in_a_run_folder_tells_of_the_machine(two_runs, home):
         assert [place for place in (ROOT, home, two_runs[0]) if str(place).encode() in content] == [], path.name
 
 
-# bad input, one run of each kind (parameters, data, own images, a folder in use): a clear message, a non-zero exit
-# code, nothing half-written. test_refusals.py has the others, without a kernel.
-
-
-def test_wrong_parameters_leave_an_older_record_alone(home, tmp_path):
-    folder = seed_folder(tmp_path)
-    folder.mkdir(parents=True)
-    for name in ("record.json", "notebook.ipynb", "samples.png"):
-        (folder / name).write_text("older")
-    wrong = ["-p", "epoch", "3", "-p", "latent_dim", "0", "-p", "dataset", "mnits", "-p", "batch_size", "1.5"]
-    done = notebooks_run(home, tmp_path, PAPER, "quick", "main", 0, *wrong, "-r", "learning_rate", "fast")
-    expected = [
-        "ValueError: 5 wrong parameter(s); notebooks/parameters/01_id_cvae_morphing.yaml describes all:",
-        "epoch = 3 (int): no such parameter; the closest is 'epochs'.",
-        "latent_dim = 0 (int): expected int, at least 1, at most 1024.",
-        "dataset = 'mnits' (str): expected str, one of 'digits', 'mnist', 'folder'.",
-        "batch_size = 1.5 (float): expected int",
-        "learning_rate = 'fast' (str): expected float",
-        f"the notebook with its error: {folder}/notebook.failed.ipynb",
-    ]
-    older = ["notebook.ipynb", "record.json", "samples.png"]
-    refused(done, folder, *expected, left=[*older, "notebook.failed.ipynb"])
-    assert "5 wrong parameter(s)" in failed_cell(folder)
-    assert {(folder / name).read_text() for name in older} == {"older"}
+# bad input, one run of each kind (data, own images, a folder in use): a clear message, a non-zero exit code,
+# nothing half-written. test_runner.py and test_refusals.py have the others, without a kernel.
 
 
 def test_a_truncated_file_in_xai_data_stays_untouched(home, tmp_path):
@@ -141,11 +119,16 @@ def test_own_images_with_a_class_without_training_images(home, tmp_path):
             Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / name / "1.png")
     own = given(dataset="folder", folder=tmp_path / "images")
     done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "main", 0, *own)
-    refused(done, seed_folder(tmp_path / "results"), f"class folder {tmp_path}/images/train/dog holds no images")
+    folder, said = (
+        seed_folder(tmp_path / "results", arm=OWN),
+        f"class folder {tmp_path}/images/train/dog holds no images",
+    )
+    refused(done, folder, said, f"the notebook with its error: {folder}/notebook.failed.ipynb")
+    assert said in failed_cell(folder)
 
 
 def test_a_second_run_into_one_folder_at_once(home, tmp_path):
-    folder = seed_folder(tmp_path)
+    folder = seed_folder(tmp_path, arm=OWN)
     folder.mkdir(parents=True)
     with filelock.FileLock(folder / ".lock"):
         done = notebooks_run(home, tmp_path, PAPER, "quick", "main", 0, *SMALL)

@@ -28,7 +28,7 @@ def test_own_regression_with_and_without_masks(home, tmp_path, masks):
             path.unlink()
     done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "rectangles", 0, *given(**own))
     assert done.returncode == 0, done.stdout + done.stderr
-    record = suite.load_record(seed_folder(tmp_path / "results", arm="rectangles", paper=PAPER))
+    record = suite.load_record(seed_folder(tmp_path / "results", arm="rectangles+own", paper=PAPER))
     assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
     assert (record.claims["P2.1"].verdict, record.claims["P2.6"].verdict) == ("not comparable", "not tested")
     assert (record.metrics["P2.4.signed.auc_difference"].value is None) == (not masks)

@@ -28,7 +28,7 @@ def test_own_defects_with_and_without_masks(home, tmp_path, masks):
     own |= {"size": 32, "width": 2, "epochs": 1, "compared": 2, "added": 4}
     done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "selection", 0, *given(**own))
     assert done.returncode == 0, done.stdout + done.stderr
-    record = suite.load_record(seed_folder(tmp_path / "results", arm="selection", paper=PAPER))
+    record = suite.load_record(seed_folder(tmp_path / "results", arm="selection+own", paper=PAPER))
     assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
     marked = {name: record.metrics[f"P3.outcomes.{name}"].value for name in ("correct", "missed", "wrong_defect")}
     assert sum(marked.values()) == 8  # a fifth of 40

@@ -25,7 +25,7 @@ def test_own_images_of_one_composition(home, tmp_path):
     own |= {"per_class": 0, "steps": 200, "batch_size": 14, "compared": 4, "weight": 0.1}
     done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "hybrid", 0, *given(**own))
     assert done.returncode == 0, done.stdout + done.stderr
-    record = suite.load_record(seed_folder(tmp_path / "results", arm="hybrid", paper=PAPER))
+    record = suite.load_record(seed_folder(tmp_path / "results", arm="hybrid+own", paper=PAPER))
     assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
     value = {name: metric.value for name, metric in record.metrics.items()}
     assert value["P4.1.wrong"] + value["P4.1.correct"] == 12  # a fifth of 60

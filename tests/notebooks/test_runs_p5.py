@@ -26,7 +26,7 @@ def test_own_cracks_with_and_without_masks(home, tmp_path, masks):
     own |= {"width": 8, "epochs": 2, "cracks": 8, "fewer": 4, "steps": 4, "rise_masks": 20}
     done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "main", 0, *given(**own))
     assert done.returncode == 0, done.stdout + done.stderr
-    record = suite.load_record(seed_folder(tmp_path / "results", paper=PAPER))
+    record = suite.load_record(seed_folder(tmp_path / "results", arm="main+own", paper=PAPER))
     assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
     assert record.metrics["P5.1.lrp_bn.id_score"].n == 8  # insertion and deletion need no mask
     assert (record.metrics["P5.1.lrp_bn.iou"].value is None) == (not masks)

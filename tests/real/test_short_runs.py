@@ -70,9 +70,9 @@ def test_a_few_steps_on_real_data(home, tmp_path, paper, arm):
     data = {"XAI_DATA": os.environ["XAI_DATA"]} if os.environ.get("XAI_DATA") else {}
     done = notebooks_run(home, tmp_path, paper, "standard", arm, 0, *given(**real["few"]), **data)
     assert done.returncode == 0, done.stdout + done.stderr
-    folder = seed_folder(tmp_path, "standard", arm, paper=paper)
+    folder = seed_folder(tmp_path, "standard", f"{arm}+own", paper=paper)
     record = suite.load_record(folder)
-    assert (record.paper, record.profile, record.arm, record.seed) == (paper, "standard", arm, 0)
+    assert (record.paper, record.profile, record.arm, record.seed) == (paper, "standard", f"{arm}+own", 0)
     assert [source.name for source in record.provenance.data] == real["sources"]
     variant = store.locate(name)[1]["variant"] if name else "embedded"
     assert {source.variant for source in record.provenance.data} == {variant}
