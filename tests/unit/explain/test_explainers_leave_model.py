@@ -53,8 +53,6 @@ ONE_MAP = {"AttentionMap"}  # the same for all classes
 def test_every_explainer_of_the_package_is_here():
     public = xai_utils.explain
     offered = {name for name in public.__all__ if hasattr(getattr(public, name), "attribute")} - {"Explainer"}
-        "Explainer"
-    }
     assert offered == EXPLAINERS.keys()
 
 
