@@ -80,8 +80,8 @@ def fit(
         seconds; in attrs best_epoch (None without validation), stopped_epoch, resumed_from (None: not resumed).
 
     Raises:
-        ValueError: arguments that do not fit together. FloatingPointError: a loss that is not finite, naming
-        epoch, batch and component. OSError: the checkpoint cannot be written; the one before it is intact.
+        ValueError: arguments that do not fit together; a batch of one image where BatchNorm needs more.
+        FloatingPointError: a loss that is not finite, naming epoch, batch and component. OSError: the checkpoint cannot be written; the one before it is intact.
     """
     device = torch.device(device)
     keep = keep or ("last" if patience is None else "best")
@@ -121,7 +121,16 @@ def fit(
         for batch in _batches(images, order, num_workers, seeds(phase, "workers")):
             batch = _to(batch, device)
             batch = augment(batch, change) if augment is not None and phase == "train" else batch
-            yield loss(model, batch, noise)
+            try:
+                value = loss(model, batch, noise)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ValueError(
+                    f"batch_size: got {batch_size} for {len(images)} images; a batch of one leaves a BatchNorm one "
+                    f"value per channel ({error}). Expected batches of 2 images or more, or larger images"
+                ) from error
+            yield value
 
     with progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
         while len(rows) < epochs and (patience is None or not rows or len(rows) - _best(rows) < patience):

@@ -134,6 +134,9 @@ def test_a_last_batch_of_one_image_joins_the_one_before():
     seen.clear()
     training.fit(linear(), error, line(3), batch_size=1, **options)
     assert seen == [1, 1, 1]  # asked for
+    for count, batch_size in ((3, 1), (1, 4)):
+        with pytest.raises(ValueError, match=rf"batch_size: got {batch_size} for {count} images; a batch of one"):
+            training.fit(model, error, line(count), batch_size=batch_size, **options)
 
 
 def test_batch_larger_than_the_data_and_a_single_tensor_as_loss():
