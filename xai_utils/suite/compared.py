@@ -31,6 +31,7 @@ SECONDS = frozenset({"s", "ms", "min", "second", "seconds", "minutes"})
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 QUIET = {"XAI_PROGRESS": "0", "MPLBACKEND": "Agg", "NUMBA_DISABLE_JIT": "1", "PYTHONHASHSEED": "0"}
 Say = Callable[[str], None]
+WAY = 2  # how checkouts are made small and runs are done: one more with each change of it, so that older runs are not used
 KEPT = 4  # results of one run that are kept, for as many states of the code
 
 
@@ -94,12 +95,12 @@ class Result:
 
 
 class Comparison(NamedTuple):
-    """What differs between two runs, in words; how many metrics and arrays are equal; metrics that are times."""
+    """What differs between two runs, in words; how many metrics and arrays are equal; what else is worth a word."""
 
     differences: list[str]
     metrics: int
     arrays: int
-    times: list[str]
+    notes: list[str]
 
 
 def compare(old: Result, new: Result) -> Comparison:
@@ -129,14 +130,15 @@ def compare(old: Result, new: Result) -> Comparison:
     was, now = (dict(r.record["parameters"]) | dict(r.record.get("settings") or {}) for r in (old, new))
     other = [name for name in was if name in now and json.dumps(was[name]) != json.dumps(now[name])]
     differences += [f"parameter {name}: {was[name]!r} → {now[name]!r}" for name in other]
-    sources = [r.record["provenance"]["data"] for r in (old, new)]
-    if sources[0] != sources[1]:
-        differences.append(f"data sets: {_named(sources[0])} → {_named(sources[1])}")
-    return Comparison(differences, equal, arrays, times)
-
-
-def _named(sources: Iterable[Mapping[str, str]]) -> str:
-    return ", ".join(f"{s['name']} {s['sha256'][:8]}" for s in sources) or "none"
+    notes = [f"metric {name} is a time and not compared" for name in times]
+    sources = [{(s["name"], s["variant"]): s["sha256"] for s in r.record["provenance"]["data"]} for r in (old, new)]
+    if list(sources[0]) != list(sources[1]):
+        told = [", ".join(" ".join(source) for source in side) or "none" for side in sources]
+        differences.append(f"data sets: {told[0]} → {told[1]}")
+    else:  # both read the same files; what a checksum takes in may change
+        other = [name for (name, _), checksum in sources[0].items() if checksum != sources[1][name, _]]
+        notes += [f"data set {name} is recorded with another checksum" for name in other]
+    return Comparison(differences, equal, arrays, notes)
 
 
 def same_number(one: float | None, other: float | None) -> bool:
@@ -163,17 +165,14 @@ def unequal(one: np.ndarray, other: np.ndarray) -> str:
 
 
 def smoke(root: Path) -> dict[str, dict[str, Any]]:
-    """notebooks/smoke.yaml: paper → `sizes`, and `arms` with what one arm needs besides."""
+    """notebooks/smoke.yaml: paper → the values that make its runs short."""
     path = root / "notebooks" / "smoke.yaml"
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
 def sizes_of(known: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """The values that make a run short."""
-    paper = known.get(job.paper, {})
-    return (
-        {} if job.whole or job.profile == "quick" else paper.get("sizes", {}) | paper.get("arms", {}).get(job.arm, {})
-    )
+    return {} if job.whole or job.profile == "quick" else known.get(job.paper, {})
 
 
 class Checkout:
@@ -194,22 +193,34 @@ class Checkout:
         return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def shrink(self, jobs: Iterable[Job]) -> None:
-        """Write the small sizes over the arms' own: in older commits an arm's value beats the caller's."""
+        """Write the small sizes over the profiles' values and the arms' own.
+
+        A notebook that is run by hand takes what differs from both its profile and its defaults for a wish, and in
+        older commits an arm's value beats every wish. So what is put in is what stands in the files.
+        """
         for job in jobs:
-            schema, sizes = self._schema(job.paper), sizes_of(self.small, job)
+            sizes, schema = self._sizes(job), self._schema(job.paper)
             arm = schema.get("arms", {}).get(job.arm) or {}
             if sizes.keys() & arm.keys():
                 arm |= {name: value for name, value in sizes.items() if name in arm}
-                path = self.folder / "notebooks" / "parameters" / f"{job.paper}.yaml"
-                path.write_text(yaml.safe_dump(schema, sort_keys=False, allow_unicode=True), encoding="utf-8")
+                _write(self.folder / "notebooks" / "parameters" / f"{job.paper}.yaml", schema)
+            if sizes:
+                _write(self._profile(job), self._values(job) | sizes)
+
+    def _sizes(self, job: Job) -> dict[str, Any]:
+        known = self._schema(job.paper)
+        return {name: value for name, value in sizes_of(self.small, job).items() if name in known}
+
+    def _profile(self, job: Job) -> Path:
+        return self.folder / "notebooks" / "profiles" / job.profile / f"{job.paper}.yaml"
+
+    def _values(self, job: Job) -> dict[str, Any]:
+        path = self._profile(job)
+        return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
 
     def parameters(self, job: Job) -> dict[str, Any]:
-        """What papermill would put in: the profile's values, the sizes, and the run's place."""
-        path = self.folder / "notebooks" / "profiles" / job.profile / f"{job.paper}.yaml"
-        profile = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        known = self._schema(job.paper)
-        sizes = {name: value for name, value in sizes_of(self.small, job).items() if name in known}
-        return (profile or {}) | sizes | {"profile": job.profile, "arm": job.arm, "seed": job.seed}
+        """What papermill would put in: the profile's values, as they stand now, and the run's place."""
+        return self._values(job) | {"profile": job.profile, "arm": job.arm, "seed": job.seed}
 
     def read(self, job: Job, loaded: Iterable[str]) -> dict[str, str]:
         """Every file that decides what the run does: path → name of its content."""
@@ -257,6 +268,7 @@ class Runs:
         told = {
             "job": list(job),
             "sizes": sizes_of(checkout.small, job),
+            "way": WAY,
             "python": platform.python_version(),
             "packages": {name: metadata.version(name) for name in provenance.PACKAGES},
             "machine": [platform.machine(), provenance.cpu_name()],
@@ -325,6 +337,11 @@ class Runs:
         for path in older[: max(0, len(older) + 1 - KEPT)]:
             shutil.rmtree(path.parent)
         return Result(place)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _said(path: Path) -> str:

@@ -163,18 +163,16 @@ class _Step:
         self.runs, self.say = runs, say
         self.jobs = sorted({Job(*place) for group in groups for place in group.places if place[0] != "quick"})
         self.papers = sorted({paper for group in groups for _, paper, _ in group.places})
-        self.whole = self._whole() if whole else []
+        self.whole = [job for group in groups for job in self._whole_of(group)] if whole else []
         self.results: dict[tuple[str, Job], Result | str] = {}
         self.compared: dict[Job, Comparison] = {}
         self.trees: dict[str, tuple[Tree, dict[Any, Any]]] = {}
 
-    def _whole(self) -> list[Job]:
-        """One record of each paper, at its own size: the lowest seed of the first arm."""
-        records = [record for group in self.groups for record in group.records if record[0] != "quick"]
-        found = {}
-        for profile, paper, arm, seed in sorted(records, key=lambda r: r[3]):
-            found.setdefault(paper, Job(profile, paper, arm, seed, True))
-        return list(found.values())
+    @staticmethod
+    def _whole_of(group: Group) -> list[Job]:
+        """One of a group's records, at its own size: the lowest seed of its first arm."""
+        records = [record for record in group.records if record[0] != "quick"]
+        return [Job(*min(records, key=lambda record: (record[3], record)), whole=True)] if records else []
 
     def entries(self) -> list[tuple[chain.Entry, chain.Modules, chain.Modules]]:
         """An entry, with both maps, for each group that nothing speaks against."""
@@ -221,14 +219,15 @@ class _Step:
                 self.compared[job] = Comparison([f"the {side} code did not run: {text}"], 0, 0, [])
             else:
                 self.compared[job] = compare(old, new)
-        if times := sorted({name for found in self.compared.values() for name in found.times}):
-            self.say(f"not compared, as they are seconds: {', '.join(times)}")
+        for note in sorted({note for found in self.compared.values() for note in found.notes}):
+            self.say(note)
 
     def _jobs_of(self, group: Group) -> list[Job]:
-        """The runs that speak for a group: its arms', and its papers' quick and whole ones."""
-        papers = {paper for _, paper, _ in group.places}
+        """The runs that speak for a group: its arms', a whole one, and its papers' quick ones."""
+        papers, whole = {paper for _, paper, _ in group.places}, self._whole_of(group)
         own = [job for job in self.compared if (job.profile, job.paper, job.arm) in group.places and not job.whole]
-        return own + [job for job in self.compared if job.paper in papers and (job.whole or not job.is_real)]
+        own += [job for job in self.compared if job in whole]
+        return own + [job for job in self.compared if job.paper in papers and not job.is_real]
 
     def _side(self, name: str, paper: str) -> Side:
         """Old or new code as the runs whose numbers are equal show it."""
@@ -239,9 +238,6 @@ class _Step:
         writers = {path for path in loaded if path.startswith(provenance.WRITERS)} | {FINDS_FILES}
         writers |= {path for path in loaded - named if not path.endswith("/__init__.py")}  # of older commits
         hits = _joined([result.hits for result in results.values()])
-        for job, result in results.items():
-            if job.whole:  # of a record's own size: the way that a condition went is the record's
-                hits = _joined([hits, {path: _both_ways(marks) for path, marks in result.hits.items()}])
         own = [result for job, result in results.items() if job.paper == paper]
         files = {path for result in own for path in result.loaded}
         tree, written = self.trees[name]
@@ -267,12 +263,14 @@ class _Step:
             name for result in new if isinstance(result, Result) for name in result.record["provenance"]["modules"]
         }
         modules = {n: h for n, h in sorted(self.history.hashes(self.history.head, names).items()) if h}
+        group.problems += self._content(group.modules, modules)
         if any(self.compared[job].differences for job in jobs):
             return modules
         here = {"old": group.modules, "new": modules}
         found = [f for _, paper, _ in group.places for f in findings[paper] if f.path in here[f.side]]
+        if self.whole:  # what a run of a record's own size does not execute has not made the record
+            found = [finding for finding in found if finding.lost]
         group.problems += [str(finding) for finding in dict.fromkeys(found)]
-        group.problems += self._content(group.modules, modules)
         if group.problems:
             advice = "a run that does (sizes: notebooks/smoke.yaml), whole runs (STANDARD=1), or the records made anew"
             group.problems.append(f"what would show it: {advice}")
@@ -308,10 +306,6 @@ def _joined(parts: Sequence[Hits]) -> dict[str, frozenset[Any]]:
         for path, marks in part.items():
             found.setdefault(path, set()).update(marks)
     return {path: frozenset(marks) for path, marks in found.items()}
-
-
-def _both_ways(marks: frozenset[Any]) -> frozenset[Any]:
-    return frozenset((way, *mark[1:]) for mark in marks if mark[0] in "tf" for way in "tf")
 
 
 def cache_folder() -> Path:

@@ -8,13 +8,14 @@ on the old side as on the new, and each has to have been executed in a run whose
 import ast
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from xai_utils.suite.definitions import Definition, Functions, Tree
-from xai_utils.suite.normal_form import Token, Writer, is_choice
+from xai_utils.suite.definitions import Definition, Functions, Tree, chain_of
+from xai_utils.suite.normal_form import Token, Writer
 from xai_utils.suite.replay import Mark, conditions, mark_of, optional_parts
 
+_NESTED = ast.stmt | ast.ExceptHandler | ast.match_case
 OPERATORS = (ast.operator, ast.cmpop, ast.unaryop, ast.boolop)
 ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 Hits = Mapping[str, frozenset[Mark]]
@@ -85,7 +86,17 @@ class Side:
         """What needs no run: ways to an exception, a handler that was not needed, a choice that is no arm's."""
         path, guard = token.owner.path, token.guard
         unchosen = any(not self.was(path, way) for way in token.choices)
-        return token.error or unchosen or (guard is not None and self.was(path, guard))
+        handled = guard is not None and self.was(path, guard)
+        return token.error or unchosen or handled or self.shows_progress(token.owner)
+
+    def shows_progress(self, definition: Definition) -> bool:
+        """Whether a function hands out a progress bar of tqdm, and so makes no numbers."""
+        last = definition.statements[-1] if definition.kind == "function" else None
+        made = last.body[-1] if isinstance(last, Functions) else None
+        if not (isinstance(made, ast.Return) and isinstance(made.value, ast.Call)):
+            return False
+        found = self.tree.target(definition.path, chain_of(made.value.func) or [""], {})
+        return found is not None and found.text.partition(".")[0] == "tqdm"
 
 
 def _bodies(definition: Definition) -> list[ast.stmt]:
@@ -109,6 +120,7 @@ class Finding:
     name: str
     source: str
     why: str
+    lost: bool = False  # a name cannot be followed: no run can show what it leads to
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" + f" ({self.name})" * bool(self.name)
@@ -176,7 +188,8 @@ class Walk:
             if name in sides:
                 self.words[name] |= {word for token in tokens for word in mentioned(token.node)}
                 side = self.old if name == "old" else self.new
-                self.lost |= {_told(side, t, t.node, f"{word} cannot be followed") for t in tokens for word in t.lost}
+                told = [(token, f"names {word}, which cannot be followed") for token in tokens for word in token.lost]
+                self.lost |= {replace(_told(side, token, token.node, why), lost=True) for token, why in told}
         if old and new and self.old.shape(old) == self.new.shape(new):
             for one, other in zip(a, b, strict=True):
                 self._same(one, other, sides)
@@ -204,15 +217,29 @@ class Walk:
             list(dict.fromkeys(ref for token in tokens for ref in token.refs if ref not in token.tested))
             for tokens in (old if "old" in sides else (), new if "new" in sides else ())
         )
-        for ref in list(now):  # named on both sides, if in another way
-            if twin := next((r for r in was if r.last == ref.last and r.kind == ref.kind), None):
-                self._add(twin, ref, {"old", "new"})
-                was.remove(twin)
-                now.remove(ref)
+        for ref, twin in self._pairs(was, now):
+            self._add(ref, twin, sides & {"old", "new"})
+            was.remove(ref)
+            now.remove(twin)
         for ref in now:
             self._add(self._twin(ref, self.new, self.old), ref, {"new"})
         for ref in was:
             self._add(ref, self._twin(ref, self.old, self.new), {"old"})
+
+    def _pairs(self, was: list[Definition], now: list[Definition]) -> list[tuple[Definition, Definition]]:
+        """What two changed statements name, each with what it has become: of the same name, or else the most like."""
+        named = [(a, b) for a in was for b in now if a.last == b.last and a.kind == b.kind]
+        shapes = {a: self.old.shape(a) for a in was} | {b: self.new.shape(b) for b in now}
+        alike = [
+            (difflib.SequenceMatcher(None, shapes[a], shapes[b], autojunk=False).ratio(), place, a, b)
+            for place, (a, b) in enumerate((a, b) for a in was for b in now if a.kind == b.kind)
+        ]
+        ranked = [(a, b) for ratio, _, a, b in sorted(alike, key=lambda one: (-one[0], one[1])) if ratio >= 0.2]
+        found: list[tuple[Definition, Definition]] = []
+        for a, b in [*named, *ranked]:
+            if not any(a == one or b == other for one, other in found):
+                found.append((a, b))
+        return found
 
     def _twin(self, definition: Definition, of: Side, among: Side) -> Definition | None:
         """What a definition was, or has become: the most like it, if it is like it at all."""
@@ -276,12 +303,28 @@ class Walk:
                         _cancel(hunk.tokens(other), alone.tokens(name))
 
     def _judged(self, hunk: Hunk) -> Iterable[Finding]:
-        for name, side, _ in self._sides():
+        for name, side, other in self._sides():
             tokens, others = (hunk.old, hunk.new) if name == "old" else (hunk.new, hunk.old)
-            for place, token in enumerate(tokens if name in hunk.sides else ()):
+            if name not in hunk.sides:
+                continue
+            known = frozenset(text for token in others for text in _skippable(other, token))
+            for place, token in enumerate(tokens):
                 twin = others[place] if len(tokens) == len(others) else None
                 changed = differing(token.node, twin.node) if twin and twin.role == token.role else None
-                yield from unshown(side, token, changed or None)  # none: a constant that is named here has changed
+                yield from unshown(side, token, changed or None, known)  # none: a constant named here has changed
+
+
+def _skippable(side: Side, token: Token) -> dict[str, ast.AST]:
+    """The parts of a statement that hold something that may be skipped, by their normal form."""
+    if isinstance(token.node, Functions | ast.ClassDef | ast.ExceptHandler):
+        return {}
+    writer, queue, found = Writer(side.tree, token.owner, side.outside), [token.node], {}
+    while queue:
+        node = queue.pop()
+        if optional_parts(node):
+            found[writer.text(node)] = node
+        queue += [child for child in ast.iter_child_nodes(node) if not isinstance(child, _NESTED)]
+    return found
 
 
 def _is_foreign(definition: Definition, side: Side) -> bool:
@@ -317,7 +360,7 @@ def differing(node: ast.AST, other: ast.AST) -> set[int]:
         if name in ("ctx", "kind", "annotation", "returns", "type_comment", "type_params"):
             continue
         ours, those = (v if isinstance(v, list) else [v] for v in (value, theirs))
-        if any(isinstance(v, ast.stmt | ast.ExceptHandler | ast.match_case) for v in (*ours, *those)):
+        if any(isinstance(v, _NESTED) for v in (*ours, *those)):
             continue
         if len(ours) != len(those):
             return {id(node)}
@@ -336,8 +379,15 @@ def _told(side: Side, token: Token, part: ast.AST, why: str) -> Finding:
     return Finding(side.name, token.owner.path, part.lineno, token.owner.name, source[:110], why)
 
 
-def unshown(side: Side, token: Token, changed: set[int] | None) -> Iterable[Finding]:
-    """What of a changed statement no run has shown; `changed` are the parts of it that differ, None: all of it."""
+def unshown(side: Side, token: Token, changed: set[int] | None, known: frozenset[str]) -> Iterable[Finding]:
+    """What of a changed statement no run has shown.
+
+    Args:
+        side: old or new code.
+        token: the statement.
+        changed: `id` of its parts that differ; None: all of it.
+        known: normal forms of parts that the other side has, too.
+    """
     node, path, finding = token.node, token.owner.path, partial(_told, side, token)
     if token.role in ("else", "except", "finally"):
         return
@@ -358,17 +408,20 @@ def unshown(side: Side, token: Token, changed: set[int] | None) -> Iterable[Find
     if not side.was(path, mark_of("s", node)):
         yield finding(node, "is changed, and no compared run executed it on real data")
         return
-    yield from (finding(part, why) for part, why in _parts(side, token, changed))
+    yield from (finding(part, why) for part, why in _parts(side, token, changed, known))
 
 
 def _is_plain(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant)
 
 
-def _parts(side: Side, token: Token, changed: set[int] | None) -> Iterable[tuple[ast.AST, str]]:
+def _parts(side: Side, token: Token, changed: set[int] | None, known: frozenset[str]) -> Iterable[tuple[ast.AST, str]]:
     """The parts of a changed statement that were skipped, and conditions that went one way only."""
     node, path = token.node, token.owner.path
     writer = Writer(side.tree, token.owner, side.outside)
+    same = {id(part) for text, part in _skippable(side, token).items() if text in known}
+    if isinstance(node, ast.If) and writer.fails(node.body):
+        return  # it only looks for what is wrong
 
     def touched(part: ast.AST) -> bool:
         return changed is None or any(id(inner) in changed for inner in ast.walk(part))
@@ -376,21 +429,30 @@ def _parts(side: Side, token: Token, changed: set[int] | None) -> Iterable[tuple
     queue: list[tuple[ast.AST, bool]] = [(node, changed is None or id(node) in changed)]
     while queue:
         owner, whole = queue.pop()
-        chosen = isinstance(owner, ast.IfExp) and is_choice(owner.test)
+        if id(owner) in same:
+            continue
+        chosen = isinstance(owner, ast.IfExp) and writer.is_choice(owner.test)
         for part in optional_parts(owner):
-            if not chosen and (whole or touched(part)) and not side.was(path, mark_of("e", part)):
+            wanted = not chosen and not _is_nothing(owner, part) and (whole or touched(part))
+            if wanted and not side.was(path, mark_of("e", part)):
                 yield part, "is changed, and this part of it was not evaluated on real data by any compared run"
         for test in conditions(owner):
             if _decides(test, whole, changed):
-                ways = [
-                    way for way in "tf" if not side.was(path, mark_of(way, test)) and not _fails(writer, owner, way)
-                ]
-                for way in ways:
-                    what = "true" if way == "t" else "false"
-                    yield test, f"decides anew what is done, and was never {what} on real data in a compared run"
+                for way, what in (("t", "true"), ("f", "false")):
+                    if not side.was(path, mark_of(way, test)) and not _fails(writer, owner, way):
+                        yield test, f"decides anew what is done, and was never {what} on real data in a compared run"
         for child in ast.iter_child_nodes(owner):
-            if not isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            if not isinstance(child, _NESTED):
                 queue.append((child, whole or (changed is not None and id(child) in changed)))
+
+
+def _is_nothing(owner: ast.AST, part: ast.AST) -> bool:
+    """The end of `x or []`: it only stands for an x that is as empty."""
+    while isinstance(part, ast.List | ast.Tuple) and len(part.elts) == 1:
+        part = part.elts[0]
+    empty = isinstance(part, ast.List | ast.Tuple | ast.Dict) and not list(ast.iter_child_nodes(part))[:-1]
+    nothing = empty or (isinstance(part, ast.Constant) and not part.value)
+    return isinstance(owner, ast.BoolOp) and isinstance(owner.op, ast.Or) and nothing
 
 
 def _decides(test: ast.AST, whole: bool, changed: set[int] | None) -> bool:

@@ -1,8 +1,9 @@
 """The normal form of a definition: one token for each statement, equal where two commits say the same.
 
-Left out are imports, docstrings, type hints, the messages of exceptions and calls that only draw, print or describe. A
-name that leads into the package stands as "§", and what it leads to is noted beside the text; a constant stands as its
-value; other imported names stand in full. So neither renaming nor moving a definition changes a token that names it.
+Left out are imports, docstrings, type hints, the messages of exceptions, the note of a value that is not defined, and
+calls that only draw, print or describe. A name that leads into the package stands as "§", and what it leads to is noted
+beside the text; a constant stands as its value; other imported names stand in full. So neither renaming nor moving a
+definition changes a token that names it.
 """
 
 import ast
@@ -41,6 +42,9 @@ HARMLESS |= {
 }
 
 
+_LEAVING = ast.Return | ast.Raise | ast.Continue | ast.Break
+
+
 @dataclass(frozen=True)
 class Token:
     """A statement, or the head of one that holds others, at its depth in the definition."""
@@ -55,7 +59,7 @@ class Token:
     guard: Mark | None = None  # in an exception's handler: what it guards
     tested: frozenset[Definition] = frozenset()  # classes that it only compares types with
     lost: tuple[str, ...] = ()  # names in the package that cannot be followed
-    choices: tuple[Mark, ...] = ()  # the ways of conditions on names (`source == "folder"`) that lead here
+    choices: tuple[Mark, ...] = ()  # the ways of choices (`source == "folder"`) that lead here
 
     @property
     def key(self) -> tuple[int, str]:
@@ -84,6 +88,7 @@ class Writer:
         taken = {node.arg for node in nodes if isinstance(node, ast.arg)}
         stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
         stored |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler) and node.name}
+        self.optional = {name for node in nodes if isinstance(node, Functions) for name in _optional(node)} - stored
         self.hidden = set() if owner.kind in ("class", "constant") else (stored | taken) - free
         self.places = dict.fromkeys(stored - taken - free, "") if renamed and owner.kind == "function" else {}
         self.refs: list[Definition] = []
@@ -138,10 +143,14 @@ class Writer:
         return made
 
     def _block(self, block: Sequence[ast.stmt], depth: int, error: bool, guard: Mark | None) -> list[Token]:
-        found: list[Token] = []
+        found, before = [], self.choices
         for place, statement in enumerate(block):
             failing = error or self.fails(block[place:])
             found += self._statement(statement, depth, failing, guard)
+            alone = isinstance(statement, ast.If) and not statement.orelse and isinstance(statement.body[-1], _LEAVING)
+            if alone and self.is_choice(statement.test):  # what follows is its other way
+                self.choices = (*self.choices, mark_of("f", statement.test))
+        self.choices = before
         return found
 
     def _branch(
@@ -149,7 +158,7 @@ class Writer:
     ) -> list[Token]:
         """A block inside a statement; `way`: true or false, if it is an `if`."""
         before = self.choices
-        if isinstance(node, ast.If) and is_choice(node.test):
+        if isinstance(node, ast.If) and self.is_choice(node.test):
             self.choices = (*before, mark_of(way, node.test))
         found = self._block(block, depth, error, guard)
         self.choices = before
@@ -242,11 +251,14 @@ class Writer:
             return f"assert {self.text(node.test)}"
         if isinstance(node, ast.Call) and self._draws(node):
             return f"draw({', '.join(self._told(node))})"
+        if (count := _undefined(node)) and (isinstance(node, ast.Dict) or self._makes(node)):
+            return f"undefined({self.text(count[0])})"  # the note describes
         if isinstance(node, ast.AnnAssign) and node.value is not None and self.owner.kind != "class":
             return f"Assign(targets=[{self.text(node.target)}],value={self.text(node.value)})"
         parts, before = [], self.testing
         for name, value in ast.iter_fields(node):
-            self.testing = before or _tests_types(node, name)
+            called = isinstance(node, ast.Call) and name == "func"
+            self.testing = not called and (before or _tests_types(node, name))
             if name in ("ctx", "kind", "type_comment", "type_params", "returns") or value is None or value == []:
                 continue
             if isinstance(value, list):
@@ -280,6 +292,31 @@ class Writer:
             self.used.add(found.definition)
         return f"§{rest}"
 
+    def is_choice(self, test: ast.AST) -> bool:
+        """Whether a condition is the same at every size of a run.
+
+        It compares with names (`source == "folder"`), types or a table of the package, or asks whether an optional
+        argument was given.
+        """
+        if isinstance(test, ast.BoolOp):
+            return all(self.is_choice(value) for value in test.values)
+        if isinstance(test, ast.UnaryOp):
+            return isinstance(test.op, ast.Not) and self.is_choice(test.operand)
+        if isinstance(test, ast.Call):
+            return chain_of(test.func) in (["isinstance"], ["issubclass"], ["callable"])
+        if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
+            return False
+        left, op, right = test.left, test.ops[0], test.comparators[0]
+        found = self._target(right)
+        if isinstance(op, ast.In | ast.NotIn):
+            table = found is not None and found.definition is not None and found.definition.kind == "constant"
+            types = isinstance(left, ast.Call) and chain_of(left.func) == ["type"]
+            return table or types or (_is_words(right) and not isinstance(right, ast.Constant))
+        if isinstance(op, ast.Is | ast.IsNot):
+            none = isinstance(right, ast.Constant) and right.value is None
+            return (none and isinstance(left, ast.Name) and left.id in self.optional) or found is not None
+        return isinstance(op, ast.Eq | ast.NotEq) and _is_words(right)
+
     def _is_lost(self, name: str) -> bool:
         """Whether a dotted name is in the package, but neither a definition nor a module of it."""
         base, _, last = name.rpartition(".")
@@ -304,6 +341,11 @@ class Writer:
         self.used |= inner.used
         self.lost += inner.lost
         return text
+
+    def _makes(self, node: ast.Call) -> bool:
+        """Whether a call makes an object of a class of the package."""
+        found = self._target(node.func)
+        return found is not None and found.definition is not None and found.definition.kind == "class"
 
     def _draws(self, node: ast.AST) -> bool:
         if not isinstance(node, ast.Call):
@@ -330,25 +372,38 @@ class Writer:
 def _tests_types(node: ast.AST, part: str) -> bool:
     """Whether classes in that part of an expression are there to be compared with, not to be made or called."""
     if isinstance(node, ast.Compare):
-        return isinstance(node.left, ast.Call) and chain_of(node.left.func) == ["type"]
+        return True
     if isinstance(node, ast.Call):
         return part == "args" and chain_of(node.func) in (["isinstance"], ["issubclass"])
     return isinstance(node, ast.Set | ast.MatchClass) or (isinstance(node, ast.Dict) and part == "keys")
 
 
-def is_choice(test: ast.AST) -> bool:
-    """A condition that only names decide, as in `source == "folder"`: the same at every size of a run."""
-    if isinstance(test, ast.BoolOp):
-        return all(is_choice(value) for value in test.values)
-    if isinstance(test, ast.UnaryOp):
-        return isinstance(test.op, ast.Not) and is_choice(test.operand)
-    if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
-        return False
-    right = test.comparators[0]
-    words = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else [right]
-    is_words = bool(words) and all(isinstance(word, ast.Constant) and isinstance(word.value, str) for word in words)
-    member = isinstance(test.ops[0], ast.In | ast.NotIn) and not isinstance(right, ast.Constant)
-    return is_words and (member or isinstance(test.ops[0], ast.Eq | ast.NotEq))
+def _optional(function: Functions) -> set[str]:
+    """Parameters that are None if they are not given."""
+    given, arguments = function.args, [*function.args.posonlyargs, *function.args.args]
+    pairs = [*zip(reversed(arguments), reversed(given.defaults), strict=False)]
+    pairs += zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    return {a.arg for a, default in pairs if isinstance(default, ast.Constant) and default.value is None}
+
+
+def _is_words(node: ast.AST) -> bool:
+    words = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+    return bool(words) and all(isinstance(word, ast.Constant) and isinstance(word.value, str) for word in words)
+
+
+def _undefined(node: ast.AST) -> list[ast.AST | None]:
+    """The count of a value that is not defined, `{"value": None, "n": n, "note": …}`; nothing for anything else."""
+    if isinstance(node, ast.Dict):
+        parts = {key.value: v for key, v in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+        value, whole = parts.pop("value", False), len(parts) + 1 == len(node.keys)
+    elif isinstance(node, ast.Call) and node.args:
+        parts = {keyword.arg: keyword.value for keyword in node.keywords}
+        parts |= dict(zip(("value", "n"), node.args, strict=False))
+        value, whole = parts.pop("value"), len(node.args) < 3
+    else:
+        return []
+    told = isinstance(value, ast.Constant) and value.value is None and "note" in parts
+    return [parts.get("n")] if told and whole and set(parts) <= {"n", "note"} else []
 
 
 def _harmless(call: ast.Call) -> bool:

@@ -12,7 +12,7 @@ import yaml
 from xai_utils.suite import compared, provenance, replay
 from xai_utils.suite.definitions import Tree
 from xai_utils.suite.history import History
-from xai_utils.suite.normal_form import Writer, is_choice
+from xai_utils.suite.normal_form import Writer
 
 
 def result(folder, metrics, arrays=None, data=(), **parameters):
@@ -70,19 +70,21 @@ def test_what_is_added_is_welcome_and_what_is_gone_is_not(tmp_path):
     old = {"metrics": {"P1.1.a": metric(1.0), "P1.1.t": metric(3.0, "s")}, "arrays": {"x": np.ones(2)}, "steps": 3}
     more = {"P1.1.a": metric(1.0), "P1.1.b": metric(2.0), "P1.1.t": metric(4.0, "s")}
     new = {"metrics": more, "arrays": {"x": np.ones(2), "y": np.ones(1)}, "steps": 3, "more": 1}
-    assert compare(tmp_path / "a", old, new) == ([], 1, 1, ["P1.1.t"])
+    assert compare(tmp_path / "a", old, new) == ([], 1, 1, ["metric P1.1.t is a time and not compared"])
     assert compare(tmp_path / "b", new, old).differences == ["metric P1.1.b is gone", "array kept.npz: y is gone"]
 
 
 def test_ends_counts_parameters_and_data_are_compared(tmp_path):
     source = {"name": "toy", "sha256": "a" * 64, "variant": "prepared"}
     old = {"metrics": {"P1.1.a": metric(1.0, low=0.5, n=4)}, "data": [source], "steps": 3}
-    new = {"metrics": {"P1.1.a": metric(1.0, low=0.6, n=5)}, "data": [source | {"sha256": "b" * 64}], "steps": 4}
-    assert compare(tmp_path, old, new).differences == [
+    new = {"metrics": {"P1.1.a": metric(1.0, low=0.6, n=5)}, "data": [source | {"name": "other"}], "steps": 4}
+    assert compare(tmp_path / "a", old, new).differences == [
         "metric P1.1.a: low 0.5 → 0.6, n 4 → 5",
         "parameter steps: 3 → 4",
-        "data sets: toy aaaaaaaa → toy bbbbbbbb",
+        "data sets: toy prepared → other prepared",
     ]
+    again = old | {"data": [source | {"sha256": "b" * 64}]}
+    assert compare(tmp_path / "b", old, again) == ([], 1, 0, ["data set toy is recorded with another checksum"])
 
 
 # what is marked ------------------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def test_what_lies_outside_stands_in_full():
 
 
 def tokens(source, name="f", **files):
-    tree = Tree(FILES | {"xai_utils/c.py": source})
+    tree = Tree(FILES | {"xai_utils/c.py": source, "xai_utils/d.py": "class E: ..."})
     definition = tree.modules["xai_utils/c.py"].definitions[name]
     return [
         (token.key, [ref.name for ref in token.refs])
@@ -210,11 +212,15 @@ def tokens(source, name="f", **files):
         ),
         ("def f(x):\n    print(x)\n    return x", "def f(x):\n    return x"),
         (
+            "def f(x): return {'value': None, 'n': len(x), 'note': 'few'}",
+            "from .d import E\ndef f(x): return E(None, len(x), note='too few')",
+        ),
+        (
             "from xai_utils import a\ndef f(x): return a.f(x)",
             "from xai_utils.a.one import f as h\ndef f(x): return h(x)",
         ),
     ],
-    ids=["hints", "constant", "message", "import", "print", "reference"],
+    ids=["hints", "constant", "message", "import", "print", "undefined", "reference"],
 )
 def test_equal_normal_forms(one, other):
     assert tokens(one) == tokens(other)
@@ -250,16 +256,25 @@ def test_different_normal_forms(one, other):
     [
         ("name == 'folder'", True),
         ("name in ('a', 'b') and not kind != 'c'", True),
+        ("isinstance(x, str) and x in TABLE", True),
+        ("type(x) in (A, B) or callable(x)", True),
+        ("given is None", True),
+        ("set_anew is None", False),
+        ("x is None", False),
         ("n == 3", False),
         ("n > 3", False),
+        ("n", False),
         ("name in names", False),
         ("'a' in names", False),
         ("'a' in 'abc'", False),
-        ("x is None", False),
     ],
 )
-def test_a_choice_is_a_comparison_with_names(test, chosen):
-    assert is_choice(ast.parse(test, mode="eval").body) is chosen
+def test_a_choice_is_the_same_at_every_size(test, chosen):
+    source = f"from .b import TABLE\ndef f(x, given=None, set_anew=None):\n    set_anew = x()\n    return {test}"
+    tree = Tree(FILES | {"xai_utils/c.py": source})
+    made = tree.modules["xai_utils/c.py"].definitions["f"]
+    writer = Writer(tree, made, lambda _: False)
+    assert writer.is_choice(made.statements[0].body[-1].value) is chosen
 
 
 def test_a_class_that_types_are_compared_with_is_not_one_that_is_used():
@@ -283,14 +298,11 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("paper", sorted(path.stem for path in (ROOT / "notebooks/parameters").glob("*.yaml")))
 def test_smoke_sizes_are_numbers_that_the_paper_knows(paper):
-    own = compared.smoke(ROOT)[paper]
+    sizes = compared.smoke(ROOT)[paper]
     schema = yaml.safe_load((ROOT / f"notebooks/parameters/{paper}.yaml").read_text())
-    assert set(own) <= {"sizes", "arms"}
-    assert set(own.get("arms", {})) <= set(schema["arms"])
-    for sizes in (own["sizes"], *own.get("arms", {}).values()):
-        assert sizes
-        assert {schema[name]["type"] for name in sizes} == {"int"}
-        assert all(type(value) is int and value >= schema[name]["minimum"] for name, value in sizes.items())
+    assert sizes
+    assert {schema[name]["type"] for name in sizes} == {"int"}
+    assert all(type(value) is int and value >= schema[name]["minimum"] for name, value in sizes.items())
 
 
 def test_small_sizes_go_over_the_profile_and_over_what_an_arm_sets(tmp_path):
@@ -306,7 +318,7 @@ def test_small_sizes_go_over_the_profile_and_over_what_an_arm_sets(tmp_path):
             "results/reported.yaml": "papers: {}\n",
         },
     )
-    known, history = {"01_toy": {"sizes": {"steps": 6, "gone": 1}, "arms": {"main": {"size": 32}}}}, History(root)
+    known, history = {"01_toy": {"steps": 6, "size": 32, "gone": 1}}, History(root)
     checkout = compared.Checkout(history, history.head, tmp_path / "code", known)
     job = compared.Job("standard", "01_toy", "main")
     checkout.shrink([job])
@@ -315,7 +327,7 @@ def test_small_sizes_go_over_the_profile_and_over_what_an_arm_sets(tmp_path):
     }
     place = {"profile": "standard", "arm": "main", "seed": 0}
     assert checkout.parameters(job) == {"size": 32, "steps": 6, "loss": "b"} | place
-    assert checkout.parameters(job._replace(whole=True)) == {"size": 64, "steps": 50, "loss": "b"} | place
+    assert yaml.safe_load((tmp_path / "code/notebooks/profiles/standard/01_toy.yaml").read_text())["steps"] == 6
     assert sorted(path.name for path in (tmp_path / "code/results").iterdir()) == ["reported.yaml"]
 
 

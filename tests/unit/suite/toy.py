@@ -122,7 +122,7 @@ FILES = {
     f"notebooks/parameters/{PAPER}.yaml": "arms:\n  main: {level: 0.5}\n  other: {level: 0.7}\nsize: {type: int}\n",
     f"notebooks/profiles/quick/{PAPER}.yaml": "size: 10\n",
     f"notebooks/profiles/standard/{PAPER}.yaml": "size: 400\n",
-    "notebooks/smoke.yaml": f"{PAPER}: {{sizes: {{size: 30}}}}\n",
+    "notebooks/smoke.yaml": f"{PAPER}: {{size: 30}}\n",
     "results/reported.yaml": "papers: {}\n",
     ".gitignore": "__pycache__/\n",
 }
