@@ -118,7 +118,7 @@ def test_the_runner_the_batch_and_the_report_find_it(tree):
     command(tree, "notebooks/run", PAPER)
     table = command(tree, sys.executable, "-m", "xai_utils.suite.report")
     assert "P6.1" in table
-    assert "Digits are brighter" in table
+    assert "Bright pixels explain digits" in table
 
 
 def test_the_tests_that_know_all_papers_take_it_in(tree):
