@@ -81,8 +81,8 @@ def fit(
 
     Raises:
         ValueError: arguments that do not fit together; a batch of one image where BatchNorm needs more.
-        FloatingPointError: a loss that is not finite, naming epoch, batch and component. OSError: the checkpoint cannot
-        be written; the one before it is intact.
+        FloatingPointError: a loss that is not finite, naming epoch, batch and component.
+        OSError: the checkpoint cannot be written; the one before it is intact.
     """
     device = torch.device(device)
     keep = keep or ("last" if patience is None else "best")
