@@ -1,4 +1,4 @@
-"""A bar for whatever takes longer than ten seconds."""
+"""What a command shows: a bar for whatever takes longer than ten seconds, and text on any terminal."""
 
 import os
 import sys
@@ -18,3 +18,10 @@ def bar(total: int, unit: str, wanted: bool | None = None) -> tqdm:
     watched = sys.stderr.isatty() or hasattr(shell, "kernel")
     on = (watched if wanted is None else wanted) and os.environ.get("XAI_PROGRESS") != "0"
     return tqdm(total=total, unit=unit, delay=0 if wanted else AFTER, disable=not on)
+
+
+def print_anywhere() -> None:
+    """From here on, what the terminal's encoding lacks (α′ under cp932, 重心 under cp1252) is shown as "?"."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

@@ -31,7 +31,7 @@ SECONDS = frozenset({"s", "ms", "min", "second", "seconds", "minutes"})
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 QUIET = {"XAI_PROGRESS": "0", "MPLBACKEND": "Agg", "NUMBA_DISABLE_JIT": "1", "PYTHONHASHSEED": "0"}
 Say = Callable[[str], None]
-WAY = 2  # how checkouts are made small and runs are done: one more with each change of it, so that older runs are not used
+WAY = 2  # of making checkouts small and doing runs: one more with each change of it, so that no older run is used
 KEPT = 4  # results of one run that are kept, for as many states of the code
 
 

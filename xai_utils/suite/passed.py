@@ -1,8 +1,8 @@
 """Where a run will lie, and what its caller passed.
 
-``python -m xai_utils.suite.passed PAPER PROFILE ARM SEED [papermill's own arguments]`` prints two lines: the run's
-folder, and the names that were passed (``-p epochs 3``, ``-f mine.yaml``), separated by blanks. ``notebooks/run`` reads
-them.
+``python -m xai_utils.suite.passed PAPER PROFILE ARM SEED [papermill's own arguments]`` prints three lines: the
+run's folder, the names that were passed (``-p epochs 3``, ``-f mine.yaml``), separated by blanks, and the environment
+that the kernel should run in. ``notebooks/run`` reads them.
 """
 
 import base64
@@ -92,7 +92,7 @@ def _mapping(option: str, name: str, text: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the folder of a run and the names that were passed; 2 if the arguments are wrong."""
+    """Print a run's folder, the names that were passed and the environment; 2 if the arguments are wrong."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if len(words) < 4:
         print(__doc__, file=sys.stderr)
@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = parameters.resolve(paper, names, mine)
         print(run_folder(profile, paper, arm, found.values["seed"], bool(found.overrides)))
         print(*mine)
+        print(sys.prefix)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2

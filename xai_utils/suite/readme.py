@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from xai_utils.data.store import repository_root
+from xai_utils.progress import print_anywhere
 from xai_utils.suite import claims, over_seeds, report
 from xai_utils.suite.record import Record
 from xai_utils.suite.report import Folder
@@ -101,6 +102,7 @@ def update_readme(path: Path, results: Folder = None) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
+    print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.readme", description=__doc__.splitlines()[0])
     parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
     given = parser.parse_args(argv)

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from xai_utils.data.store import repository_root, resolve
+from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds, aggregate
 from xai_utils.suite.record import Record, load_record, results_root, stale
@@ -314,6 +315,7 @@ def export(results: Folder = None) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
+    print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.report", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick", help="the runs beside the standard ones (default: quick)")
     parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")

@@ -347,6 +347,13 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
     from xai_utils import seeds
 
     global _active
+    wanted = os.environ.get("XAI_PREFIX")
+    if wanted and Path(wanted).resolve() != Path(sys.prefix).resolve():
+        raise RuntimeError(
+            f"the kernel python3 runs in the environment {sys.prefix}, and notebooks/run in {wanted}: another kernel "
+            "of that name comes first. Remove it (jupyter kernelspec list shows where it is), or install this one: "
+            "python -m ipykernel install --sys-prefix"
+        )
     run = Run(paper, parameters)
     if _active:
         _active._close("was given up for a later one")

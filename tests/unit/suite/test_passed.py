@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 
 import pytest
 from tiny_paper import PAPER, SCHEMA, with_arms
@@ -123,12 +124,15 @@ def test_what_cannot_be_read_is_refused(words, message):
 
 
 def told(capsys, *arguments):
-    """Exit status and the lines on standard output, or those on standard error."""
+    """Exit status and the lines on standard output but for the environment, or those on standard error."""
     status = main(arguments)
     out, err = capsys.readouterr()
     assert (out == "") == (status == 2)
     assert (err == "") == (status == 0)
-    return status, (out or err).splitlines()
+    lines = (out or err).splitlines()
+    if status == 0:
+        assert lines.pop() == sys.prefix
+    return status, lines
 
 
 def test_the_folder_and_the_names(repository, capsys):

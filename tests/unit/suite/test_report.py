@@ -1,5 +1,6 @@
 """The tables, the diff and the command line, over small results trees made of real records."""
 
+import io
 import json
 import shutil
 import warnings
@@ -201,3 +202,13 @@ def test_a_clean_tree_gives_no_warning(root):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report.suite_table()
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252", "ascii"])
+def test_the_report_prints_on_any_terminal(root, encoding, monkeypatch):
+    write(root, profile="quick")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert report.main([]) in (0, 1)
+    stream.flush()
+    assert "P1.1" in stream.buffer.getvalue().decode(encoding)

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -667,3 +668,11 @@ def test_versions_are_those_a_record_names():
     assert shown["python"] == ".".join(map(str, sys.version_info[:3]))
     assert shown["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert shown["numpy"] == np.__version__
+
+
+def test_a_kernel_of_another_environment_is_refused_by_name(repository, monkeypatch, tmp_path):
+    monkeypatch.setenv("XAI_PREFIX", sys.prefix)
+    start()
+    monkeypatch.setenv("XAI_PREFIX", str(tmp_path / "other"))
+    with pytest.raises(RuntimeError, match=rf"runs in the environment {re.escape(sys.prefix)}, .*{tmp_path}/other"):
+        start()
