@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 import warnings
 
 import pandas as pd
