@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from xai_utils.metrics import estimates
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
-from xai_utils.metrics.statistics import Estimate
+from xai_utils.metrics.statistics import Estimate, bootstrap
 
 READINGS = ("signed", "clip", "shift")  # of R = L̂ / ΣΣL̂; "signed" is the paper's formula as it stands
 NO_REGION = "fewer than two images with a true region"
@@ -64,7 +65,15 @@ def relative_difference(maps: Tensor, reference: Tensor) -> Tensor:
 def share_difference(hits: Tensor, group: Tensor, seed: int) -> Estimate:
     """Share of `hits` (N,) where `group` (N,) holds minus the share elsewhere; NaN as in `mean_of_known`."""
     known = torch.isfinite(hits)
-    return estimates.difference(hits[known].double(), group[known].numpy(), None, seed)
+    x, one = hits[known].double().numpy(), group[known].double().numpy()
+    if min(one.sum(), len(one) - one.sum()) < 2:
+        return Estimate(None, len(x), note="fewer than two images with a true region in one of the groups")
+
+    def difference(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a resample without one of the groups is left out
+            return weights @ (x * one) / (weights @ one) - weights @ (x * (1 - one)) / (weights @ (1 - one))
+
+    return bootstrap(x, difference, seed=seed)
 
 
 def curves(maps: Mapping[str, Tensor], masks: Tensor | None, r: Tensor) -> dict[tuple[str, str], Tensor]:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from torch import Tensor, nn
 
 from xai_utils.data.imageset import SPLITS, ImageSet
@@ -223,9 +224,14 @@ def error_auroc(scores: pd.DataFrame, wrong: np.ndarray, clusters: np.ndarray | 
     """
     if reason := estimates.too_few(wrong, clusters):
         return Estimate(None, len(wrong), note=reason)
-    found = shared.cross_validated_score(scores[list(SCORES)].to_numpy(), wrong, clusters, seed)
-    if found is None:
+    groups = np.arange(len(wrong)) if clusters is None else np.asarray(clusters)
+    split = StratifiedGroupKFold(
+        min(5, *(len(set(groups[wrong == side])) for side in (False, True))), shuffle=True, random_state=seed
+    )
+    x = scores[list(SCORES)].to_numpy()
+    if any(len(set(wrong[rest])) < 2 for rest, _ in split.split(x, wrong, groups)):
         return Estimate(None, len(wrong), note="one group of images holds nearly all wrong, or right, predictions")
+    found = cross_val_predict(shared.logistic(), x, wrong, groups=groups, cv=split, method="decision_function")
     return estimates.auroc(found, wrong, clusters, seed)
 
 

@@ -323,6 +323,11 @@ def _skippable(side: Side, token: Token) -> dict[str, ast.AST]:
         node = queue.pop()
         if optional_parts(node):
             found[writer.text(node)] = node
+        if isinstance(node, ast.IfExp):  # an alternative under the same condition is the same, whatever the other is
+            test = writer.text(node.test)
+            found |= {
+                f"{test} {way}: {writer.text(part)}": part for way, part in (("t", node.body), ("f", node.orelse))
+            }
         queue += [child for child in ast.iter_child_nodes(node) if not isinstance(child, _NESTED)]
     return found
 
@@ -433,7 +438,7 @@ def _parts(side: Side, token: Token, changed: set[int] | None, known: frozenset[
             continue
         chosen = isinstance(owner, ast.IfExp) and writer.is_choice(owner.test)
         for part in optional_parts(owner):
-            wanted = not chosen and not _is_nothing(owner, part) and (whole or touched(part))
+            wanted = not chosen and not _is_nothing(owner, part) and (whole or touched(part)) and id(part) not in same
             if wanted and not side.was(path, mark_of("e", part)):
                 yield part, "is changed, and this part of it was not evaluated on real data by any compared run"
         for test in conditions(owner):
@@ -447,7 +452,11 @@ def _parts(side: Side, token: Token, changed: set[int] | None, known: frozenset[
 
 
 def _is_nothing(owner: ast.AST, part: ast.AST) -> bool:
-    """The end of `x or []`: it only stands for an x that is as empty."""
+    """The end of `x or []`, or None and NaN where `x is None`: they only stand for an x that is as empty."""
+    if isinstance(owner, ast.IfExp):
+        test = owner.test
+        absent = isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) and _is_plain(test.comparators[0])
+        return absent and part is owner.body and ast.unparse(part) in ("None", "math.nan", "np.nan")
     while isinstance(part, ast.List | ast.Tuple) and len(part.elts) == 1:
         part = part.elts[0]
     empty = isinstance(part, ast.List | ast.Tuple | ast.Dict) and not list(ast.iter_child_nodes(part))[:-1]
