@@ -93,8 +93,9 @@ def test_share_difference_by_counting():
     three, two = group & (torch.arange(9) > 0), torch.arange(9) < 2
     assert paper.share_difference(hits, three, SEED).value == pytest.approx(2 / 3 - 2 / 5)
     assert paper.share_difference(hits, ~three, SEED).value == pytest.approx(2 / 5 - 2 / 3)
-    note = "2 of 8 images, of 2 groups (6 the others): fewer than 3"  # without the one that has no region
-    assert paper.share_difference(hits, two, SEED) == Estimate(None, 8, note=note)
+    assert paper.share_difference(hits, two, SEED).value == pytest.approx(1 - 2 / 6)
+    note = "fewer than two images with a true region in one of the groups"
+    assert paper.share_difference(hits, two & (torch.arange(9) > 0), SEED) == Estimate(None, 8, note=note)
 
 
 def test_nearest_targets():

@@ -495,7 +495,7 @@ def test_error_auroc_without_wrong_predictions_to_learn_from(monkeypatch):
         def split(self, *_):
             return [(np.flatnonzero(~wrong), np.flatnonzero(wrong)), (np.flatnonzero(wrong), np.flatnonzero(~wrong))]
 
-    monkeypatch.setattr(shared, "StratifiedGroupKFold", Unlucky)
+    monkeypatch.setattr(paper, "StratifiedGroupKFold", Unlucky)
     note = "one group of images holds nearly all wrong, or right, predictions"
     found = paper.error_auroc(scores_of(np.arange(12.0), 12), wrong, None, SEED)
     assert found == Estimate(None, 12, note=note)
