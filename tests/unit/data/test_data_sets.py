@@ -224,7 +224,7 @@ def tiny_mnist(root, train=30, test=8, **replaced):
         arrays[f"{stem}-images-idx3-ubyte.gz"] = rng.integers(0, 256, (n, 28, 28))
         arrays[f"{stem}-labels-idx1-ubyte.gz"] = np.arange(n) % 10
     arrays.update({name.replace("_", "-") + "-ubyte.gz": array for name, array in replaced.items()})
-    files = {f"MNIST/raw/{name}": gzip.compress(idx(array)) for name, array in arrays.items()}
+    files = {f"MNIST/raw/{name}": gzip.compress(idx(array), mtime=0) for name, array in arrays.items()}
     write_registry(root, {"mnist": ("direct", ["https://example.org"], files)})
     for path, body in files.items():
         (root / "data" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -307,14 +307,17 @@ GOOD = idx(np.zeros((2, 3, 4)))
     ("raw", "text"),
     [
         (b"plain text", "not an intact gzip file"),
-        (gzip.compress(GOOD)[:-4], "not an intact gzip file"),
-        (gzip.compress(GOOD)[:12] + b"\xff" * 9, "not an intact gzip file"),
-        (gzip.compress(b""), "starts with '', expected the idx magic number 00000803"),
-        (gzip.compress(GOOD[:10]), "expected the idx magic number"),
-        (gzip.compress(idx(np.zeros(5))), "starts with '00000801', expected the idx magic number 00000803"),
-        (gzip.compress(idx(np.zeros((2, 3, 4)), 0xD03)), "starts with '00000d03', expected the idx magic"),  # floats
-        (gzip.compress(GOOD[:-1]), r"the header says \(2, 3, 4\), but 23 bytes follow"),
-        (gzip.compress(GOOD + b"x"), r"the header says \(2, 3, 4\), but 25 bytes follow"),
+        (gzip.compress(GOOD, mtime=0)[:-4], "not an intact gzip file"),
+        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 9, "not an intact gzip file"),
+        (gzip.compress(b"", mtime=0), "starts with '', expected the idx magic number 00000803"),
+        (gzip.compress(GOOD[:10], mtime=0), "expected the idx magic number"),
+        (gzip.compress(idx(np.zeros(5)), mtime=0), "starts with '00000801', expected the idx magic number 00000803"),
+        (
+            gzip.compress(idx(np.zeros((2, 3, 4)), 0xD03), mtime=0),
+            "starts with '00000d03', expected the idx magic",
+        ),  # floats
+        (gzip.compress(GOOD[:-1], mtime=0), r"the header says \(2, 3, 4\), but 23 bytes follow"),
+        (gzip.compress(GOOD + b"x", mtime=0), r"the header says \(2, 3, 4\), but 25 bytes follow"),
     ],
 )
 def test_idx_files_that_are_wrong_name_themselves(tmp_path, raw, text):
