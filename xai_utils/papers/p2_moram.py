@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xai_utils.metrics import estimates
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
 from xai_utils.metrics.statistics import Estimate, bootstrap
 
@@ -21,7 +20,9 @@ def mean_of_known(values: Tensor, seed: int) -> Estimate:
     NaN marks an image without a true region and is left out; fewer than two others make the mean undefined.
     """
     known = values[torch.isfinite(values)].double().numpy()
-    return estimates.mean(known, None, seed) if len(known) > 1 else Estimate(None, len(known), note=NO_REGION)
+    if len(known) < 2:
+        return Estimate(None, len(known), note=NO_REGION)
+    return bootstrap(known, seed=seed)
 
 
 def inside_difference(maps: Tensor, masks: Tensor | None) -> Tensor:
