@@ -17,7 +17,6 @@ KEPT = {
     "extra_repr": "PyTorch calls it to print a module",
     "construct_mapping": "PyYAML calls it",
     "find_class": "pickle calls it",
-    "is_leaf_module": "torch.fx calls it",
     "same_result": "says that two runs with one seed are equal: what the records promise",
     "profile_table": "the table of records for `report` (current as made, or by equivalence), issue 19",
     "paired_interval": "paired statistics over images for `report`, issue 19",
