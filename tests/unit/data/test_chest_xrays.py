@@ -62,7 +62,7 @@ def test_the_published_counts_and_the_first_images_of_both_classes(xrays):
     assert xrays.masks is None
     assert xrays.provenance == {
         "name": "chest_xray",
-        "sha256": "e2b1ad5fdd41957770e8eee7d3c34b54072767e992b8db8c5227c54b8b15ec32",
+        "sha256": "3fce27ad314482a657512cdff0cd3ad0dcd60f36bb7649761f3a88500bc9ed33",
         "variant": xrays.provenance["variant"],
     }
 

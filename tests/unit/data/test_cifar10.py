@@ -43,7 +43,7 @@ def test_the_published_counts_pixels_and_labels(cifar, arrays):
     assert cifar.ids[[0, 5084, 5085, 6101]].tolist() == ["train/00000", "train/05084", "test/00000", "test/01016"]
     assert cifar.provenance == {
         "name": "cifar10",
-        "sha256": "9f860b513431921c346a89b75e5e60275c809ba0b84516c51f8b71a63fa48f9e",
+        "sha256": "1fdf6d543e5e7dfd0ec85b0eebc8115e842a2de499323996b8cbe400a439b3df",
         "variant": cifar.provenance["variant"],
     }
 

@@ -1,7 +1,9 @@
 """MNIST itself: counts, pixels, split, and torchvision's reader."""
 
 import gzip
+import hashlib
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -108,5 +110,10 @@ def test_the_lists_of_contents_are_those_of_the_prepared_sets(name, coded_again)
         listed = store.contents_list(store.entry(name))
         found = contents.compare(archive, listed)
         assert (found.wrong, found.identical) == ({}, len(contents.read(listed)))
+        with zipfile.ZipFile(archive) as source:
+            sums = {member: hashlib.sha256(source.read(member)).hexdigest() for member in source.namelist()}
+        lines = "".join(f"{member} {sums[member]}\n" for member in sorted(sums))
+        assert store.locate(name)[1]["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+        assert store.same_content(name, store.entry(name).files[0].sha256)  # what older records name
         if not contents.is_built(archive):
             assert listed.read_text() == contents.listing(archive, coded_again)

@@ -28,6 +28,10 @@ from xai_utils.data.sets.road_cracks import (
 TABLE = CHECKOUT / "data/splits/road_cracks.csv"
 
 
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
 @pytest.fixture
 def checkout(monkeypatch):
     monkeypatch.setenv("XAI_ROOT", str(CHECKOUT))
@@ -264,10 +268,11 @@ def test_crops_and_masks_are_cut_and_resized(root):
     colours = load_road_cracks(size=40, grey=False)
     assert colours.images.shape == (2, 3, 40, 40)
     assert colours.images.mean().item() == pytest.approx(images.images.mean().item(), abs=0.01)
-    files = {"brazil_road_cracks.zip": root / "data/brazil_road_cracks.zip"}
-    files["splits/road_cracks.csv"] = root / "data/splits/road_cracks.csv"
-    lines = "".join(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for name, path in files.items())
-    assert images.provenance["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+    with zipfile.ZipFile(root / "data/brazil_road_cracks.zip") as archive:
+        inside = "".join(f"{name} {digest(archive.read(name))}\n" for name in sorted(archive.namelist()))
+    table = (root / "data/splits/road_cracks.csv").read_bytes()
+    lines = f"brazil_road_cracks.zip {digest(inside.encode())}\nsplits/road_cracks.csv {digest(table)}\n"
+    assert images.provenance["sha256"] == digest(lines.encode())
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_the_published_counts_and_the_first_images_of_both_classes(views):
     assert len(set(views.ids)) == 838
     assert views.provenance == {
         "name": "road_cracks",
-        "sha256": "d26ed1d12cf6fd4fff6d4824312c5dedc190eae8cacd7444bfe1fe9ab2e9f774",
+        "sha256": "f52e38474f2ce9c8f7076c78e96aa91ba731b6ad4f9c65b57b0db06fafb09583",
         "variant": views.provenance["variant"],
     }
 

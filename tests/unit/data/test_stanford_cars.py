@@ -50,7 +50,7 @@ def test_the_published_counts_and_the_first_images(cars):
     assert cars.masks is None
     assert cars.provenance == {
         "name": "stanford_cars",
-        "sha256": "571938e3acbd3767ef6e13ac151a65b94d93d811c3223bbbbc0461e57d7c48e2",
+        "sha256": "84d882269da589c5514e23ef0fdedd7854edc7cd43087de17880da9b2fb95e40",
         "variant": cars.provenance["variant"],
     }
 
