@@ -81,7 +81,10 @@ def _in_repository(url: str, known_hash: str, options: dict[str, Any]) -> tuple[
         repository.populate_registry(keeper)
         if file not in keeper.registry and len(keeper.registry) == 1:  # the record's one file has another name
             (file,) = keeper.registry
-        return repository.download_url(file), known_hash or keeper.registry[file]
+        address = repository.download_url(file)
+        if not is_safe(address):
+            raise ValueError(f"the repository names {address}, which is refused: not https")
+        return address, known_hash or keeper.registry[file]
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"the repository's answer was not understood ({type(error).__name__}: {error})") from error
 
@@ -90,7 +93,7 @@ def _refuse_unsafe(response: requests.Response, *_: object, **__: object) -> Non
     """Called by requests for every answer, before it follows a redirect."""
     if response.is_redirect:
         goal = urljoin(response.url, response.headers["location"])
-        if not is_safe(goal):
+        if not is_safe(goal) or urlsplit(goal).scheme < urlsplit(response.url).scheme:  # http after https, too
             raise requests.exceptions.InvalidURL(f"redirect to {goal} refused: not https")
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections import namedtuple
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -155,7 +156,13 @@ def test_https_needs_a_trusted_certificate(tmp_path, monkeypatch):
         assert tree(tmp_path / "goal") == {}
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
         get(server, tmp_path / "goal")
-    assert tree(tmp_path / "goal") == {"one.gz": BODY}
+        assert tree(tmp_path / "goal") == {"one.gz": BODY}
+        with DataServer({"one.gz": BODY}) as plain:  # this machine, but not https
+            server.script.extend([f"redirect {plain.url}/one.gz"] * 2)
+            with pytest.raises(ConnectionError, match=f"redirect to {plain.url}/one.gz refused: not https"):
+                get(server, tmp_path / "other")
+            assert plain.log == []
+    assert tree(tmp_path / "other") == {}
 
 
 # --- files that a DOI names
@@ -184,7 +191,7 @@ def answering(pages, real):
 
 
 def figshare(server, files, md5):
-    listed = [{"name": n, "download_url": f"{server.url}/{n}", "computed_md5": md5} for n in files]
+    listed = [{"name": n, "download_url": urljoin(f"{server.url}/", n), "computed_md5": md5} for n in files]
     api = "https://api.figshare.com/v2/articles"
     return {
         "https://doi.org/10.6084/m9.figshare.1.v1": ("https://figshare.com/articles/dataset/1/1", None),
@@ -207,6 +214,7 @@ def test_a_doi_gives_the_address_and_the_checksum(tmp_path, monkeypatch, names):
     ("names", "md5", "reason"),
     [
         (["one.gz"], "0" * 32, "does not match the known hash"),
+        (["ftp://example.org/one.gz"], "0" * 32, "the repository names .*, which is refused: not https"),
         (["two.gz", "three.gz"], hashlib.md5(BODY).hexdigest(), "File 'one.gz' not found in data archive"),
         ([], "0" * 32, "File 'one.gz' not found in data archive"),
     ],
