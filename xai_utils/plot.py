@@ -4,6 +4,7 @@ Functions take arrays or tensors, return a matplotlib `Figure` and never call `p
 """
 
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -57,6 +58,8 @@ def _fonts() -> list[str]:
     if (package := importlib.util.find_spec("matplotlib_fontja")) and package.origin:
         for file in Path(package.origin).parent.glob("fonts/*.ttf"):
             font_manager.fontManager.addfont(file)
+    # The Japanese font has one weight; Matplotlib says so of every bold title, in a font nobody asked to be bold.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     there = {font.name for font in font_manager.fontManager.ttflist}
     return ["DejaVu Sans", *(name for name in _JAPANESE if name in there)]
 

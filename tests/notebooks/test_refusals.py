@@ -39,7 +39,7 @@ def test_mnist_that_is_nowhere(tmp_path, without_data, monkeypatch):
         "data set 'mnist' (MNIST handwritten digits) was not found. Looked in:",
         f"XAI_DATA: {tmp_path}/empty lacks MNIST/raw/train-images-idx3-ubyte.gz",
         f"the repository's data folder: {without_data}/data lacks MNIST/raw/train-images-idx3-ubyte.gz",
-        "(1) set XAI_DATA to a folder that holds a prepared copy, or (2) run `python -m xai_utils.data fetch mnist`",
+        "To get it, run: python -m xai_utils.data fetch mnist",
     ):
         assert expected in said
     assert files(tmp_path / "empty") == []
@@ -55,4 +55,4 @@ def test_more_training_images_of_a_class_than_there_are():
     given = defaults(PAPERS[3])
     images = data.load("radiographs", n=given["images"], size=given["size"], seed=given["seed"])
     with pytest.raises(ValueError, match="per_class is 900, but radiographs has 315 training images of 'normal'"):
-        p4_cam_consistency.scarce(images, 900, seed=0)
+        p4_cam_consistency.subsample_per_class(images, 900, seed=0)
