@@ -24,7 +24,6 @@ KEPT = {
     "save_weights": "small trained networks under results/weights, an open issue",
     "load_weights": "small trained networks under results/weights, an open issue",
     "unpack": "prepared archives unpacked once, an open issue",
-    "unpublished": "which data sets' pictures a run keeps out of its record, issue 19",
 }
 
 

@@ -220,6 +220,20 @@ class Tree:
             queue += [base for base in self.bases(known) if isinstance(base, Definition)]
         return None
 
+    def options(self, owner: Definition) -> set[str]:
+        """Attributes of a method's ``self`` that hold an optional argument of the class, and are set there only."""
+        module, name = self.modules.get(owner.path), owner.name.rpartition(".")[0]
+        made = module.definitions.get(f"{name}.__init__") if module and name else None
+        if module is None or made is None:
+            return set()
+        given = {name for function in made.statements if isinstance(function, Functions) for name in optional(function)}
+        methods = [d for d in module.definitions.values() if d.name.rpartition(".")[0] == name]
+        parts = [n for d in methods for statement in d.statements for n in ast.walk(statement)]
+        stored = [n.attr for n in parts if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)]
+        made_here = [(target, n.value) for n in parts if isinstance(n, ast.Assign) for target in n.targets]
+        pairs = [pair for target, value in made_here for pair in _pairs(target, value)]
+        return {name for name in given if (["self", name], [name]) in pairs and stored.count(name) == 1}
+
     def bases(self, owner: Definition) -> list[Definition | str]:
         """A class's bases: definitions of the package, or text."""
         found: list[Definition | str] = []
@@ -228,6 +242,21 @@ class Tree:
             target = self.target(owner.path, chain, {}) if chain else None
             found.append(target.definition if target and target.definition else target.text if target else "")
         return found
+
+
+def optional(function: Functions) -> set[str]:
+    """Parameters that are None if they are not given."""
+    given, arguments = function.args, [*function.args.posonlyargs, *function.args.args]
+    pairs = [*zip(reversed(arguments), reversed(given.defaults), strict=False)]
+    pairs += zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    return {a.arg for a, default in pairs if isinstance(default, ast.Constant) and default.value is None}
+
+
+def _pairs(target: ast.AST, value: ast.AST) -> list[tuple[list[str], list[str]]]:
+    """What an assignment sets, and to what, as dotted names: one pair, or several of `a, b = c, d`."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return [pair for one, other in zip(target.elts, value.elts, strict=True) for pair in _pairs(one, other)]
+    return [(chain_of(target), chain_of(value))]
 
 
 def chain_of(node: ast.AST) -> list[str]:

@@ -26,8 +26,9 @@ from xai_utils.data import store
 from xai_utils.suite import chain, provenance
 from xai_utils.suite.compared import Checkout, Comparison, Job, Result, Runs, Say, compare, smoke
 from xai_utils.suite.definitions import Tree
-from xai_utils.suite.evidence import Finding, Hits, Side, Walk
+from xai_utils.suite.evidence import Walk
 from xai_utils.suite.history import History, NotPossible
+from xai_utils.suite.shown import Finding, Hits, Side
 
 FINDS_FILES = "xai_utils/data/store.py"  # finds and checks data; their checksums are compared
 

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from xai_utils.suite.choices import is_choice
 from xai_utils.suite.definitions import (
     Definition,
     Functions,
@@ -19,6 +20,7 @@ from xai_utils.suite.definitions import (
     chain_of,
     checks_types,
     imports_of,
+    optional,
 )
 from xai_utils.suite.replay import Mark, is_text, mark_of
 
@@ -88,7 +90,7 @@ class Writer:
         taken = {node.arg for node in nodes if isinstance(node, ast.arg)}
         stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
         stored |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler) and node.name}
-        self.optional = {name for node in nodes if isinstance(node, Functions) for name in _optional(node)} - stored
+        self.optional = {name for node in nodes if isinstance(node, Functions) for name in optional(node)} - stored
         self.hidden = set() if owner.kind in ("class", "constant") else (stored | taken) - free
         self.places = dict.fromkeys(stored - taken - free, "") if renamed and owner.kind == "function" else {}
         self.refs: list[Definition] = []
@@ -293,29 +295,8 @@ class Writer:
         return f"§{rest}"
 
     def is_choice(self, test: ast.AST) -> bool:
-        """Whether a condition is the same at every size of a run.
-
-        It compares with names (`source == "folder"`), types or a table of the package, or asks whether an optional
-        argument was given.
-        """
-        if isinstance(test, ast.BoolOp):
-            return all(self.is_choice(value) for value in test.values)
-        if isinstance(test, ast.UnaryOp):
-            return isinstance(test.op, ast.Not) and self.is_choice(test.operand)
-        if isinstance(test, ast.Call):
-            return chain_of(test.func) in (["isinstance"], ["issubclass"], ["callable"])
-        if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
-            return False
-        left, op, right = test.left, test.ops[0], test.comparators[0]
-        found = self._target(right)
-        if isinstance(op, ast.In | ast.NotIn):
-            table = found is not None and found.definition is not None and found.definition.kind == "constant"
-            types = isinstance(left, ast.Call) and chain_of(left.func) == ["type"]
-            return table or types or (_is_words(right) and not isinstance(right, ast.Constant))
-        if isinstance(op, ast.Is | ast.IsNot):
-            none = isinstance(right, ast.Constant) and right.value is None
-            return (none and isinstance(left, ast.Name) and left.id in self.optional) or found is not None
-        return isinstance(op, ast.Eq | ast.NotEq) and _is_words(right)
+        """Whether a condition is the same at every size of a run; see `choices`."""
+        return is_choice(test, self.optional, self.tree.options(self.owner), self._target)
 
     def _is_lost(self, name: str) -> bool:
         """Whether a dotted name is in the package, but neither a definition nor a module of it."""
@@ -376,19 +357,6 @@ def _tests_types(node: ast.AST, part: str) -> bool:
     if isinstance(node, ast.Call):
         return part == "args" and chain_of(node.func) in (["isinstance"], ["issubclass"])
     return isinstance(node, ast.Set | ast.MatchClass) or (isinstance(node, ast.Dict) and part == "keys")
-
-
-def _optional(function: Functions) -> set[str]:
-    """Parameters that are None if they are not given."""
-    given, arguments = function.args, [*function.args.posonlyargs, *function.args.args]
-    pairs = [*zip(reversed(arguments), reversed(given.defaults), strict=False)]
-    pairs += zip(given.kwonlyargs, given.kw_defaults, strict=True)
-    return {a.arg for a, default in pairs if isinstance(default, ast.Constant) and default.value is None}
-
-
-def _is_words(node: ast.AST) -> bool:
-    words = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
-    return bool(words) and all(isinstance(word, ast.Constant) and isinstance(word.value, str) for word in words)
 
 
 def _undefined(node: ast.AST) -> list[ast.AST | None]:

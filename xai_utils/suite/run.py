@@ -25,7 +25,7 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from xai_utils.data.store import repository_root
+from xai_utils.data.store import repository_root, unpublished
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import claims, parameters, provenance
 from xai_utils.suite.parameters import OWN
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs 
     import torch
     from matplotlib.figure import Figure
 
-UNPUBLISHED = frozenset({"stanford_cars", "crackforest"})  # for research only: numbers and maps, no single picture
 SIZE_LIMIT = 3_000_000  # bytes in a run folder: results are committed
 _ID, _NAME = r"[A-Z]\d+(\.\w+)+", r"\w[\w.-]*"  # of a metric; of a figure, an arm, …
 _active: "Run | None" = None  # one run per process: a notebook run again from the top gives the old one up
@@ -244,12 +243,14 @@ class Run:
     def figure(self, name: str, fig: "Figure") -> "Figure":
         """Keep `fig` as it is now (PNG, 110 dpi; the same picture gives the same bytes) and hand it back.
 
-        Pictures of a data set of `UNPUBLISHED` that the run `uses` are greyed in it; maps and curves stay.
+        Pictures of a data set for research only (`unpublished`) that the run `uses` are greyed in it; maps and curves
+        stay.
         """
         self._admit("figure", name, taken=self._figures)
         if not hasattr(fig, "savefig"):
             raise TypeError(f"figure {name!r}: expected a matplotlib Figure, got {type(fig).__name__}.")
-        if held := sorted({source.name for source in self._sources} & UNPUBLISHED):
+        held = sorted({source.name for source in self._sources} & unpublished()) if self._sources else []
+        if held:
             _grey(fig, f"pictures of {', '.join(held)} are not republished")
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

@@ -238,6 +238,17 @@ def test_an_arm_that_an_unrelated_change_does_not_reach_is_not_asked_for(reposit
     assert (refused, stale(repository)) == (0, []), said
 
 
+@pytest.mark.parametrize(
+    ("guard", "allowed"),
+    [("hasattr(values, 'dtype')", True), ("not isinstance(values, list)", True), ("len(values) == 0", False)],
+)
+def test_a_new_way_for_another_kind_of_input_needs_no_run_one_for_another_size_does(repository, tried, guard, allowed):
+    new = f"def lowest(values):\n    if {guard}:\n        return _anew(values)\n"
+    more = "\n\ndef _anew(values):\n    return sorted(values)[0]\n"
+    refused, said = tried({SCORES: edited("def lowest(values):\n", new) + more})
+    assert (refused, stale(repository)) == ((0, []) if allowed else (1, ["main", "other"])), said
+
+
 def test_a_changed_profile_is_refused_and_a_changed_layout_is_not(repository, tried):
     path = f"notebooks/profiles/standard/{toy.PAPER}.yaml"
     refused, said = tried({path: "size: 500\n"})

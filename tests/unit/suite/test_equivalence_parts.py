@@ -267,12 +267,36 @@ def test_different_normal_forms(one, other):
         ("name in names", False),
         ("'a' in names", False),
         ("'a' in 'abc'", False),
+        ("x.dtype == torch.float32", True),
+        ("x.dtype in (torch.float16, torch.bfloat16) or not x.is_floating_point()", True),
+        ("x.dtype.is_floating_point and x.device.type != 'cpu'", True),
+        ("x.dtype != y.dtype and x.dim() > 2", True),
+        ("model.training and not torch.is_grad_enabled()", True),
+        ("hasattr(x, 'logits')", True),
+        ("self.option is None", True),
+        ("self.kept is None", False),
+        ("self.other is None", False),
+        ("x.dtype == f(x)", False),
+        ("x.shape[0] == 1", False),
+        ("len(x) == 1 or x.dim() == 2", False),
+        ("x.dim() == len(y)", False),
+        ("x.numel()", False),
+        ("x.sum() > x.dim()", False),
+        ("x.type", False),
     ],
 )
 def test_a_choice_is_the_same_at_every_size(test, chosen):
-    source = f"from .b import TABLE\ndef f(x, given=None, set_anew=None):\n    set_anew = x()\n    return {test}"
+    source = f"""
+from .b import TABLE
+class C:
+    def __init__(self, option=None, kept=None):
+        self.option, self.kept, self.other = option, kept, option
+    def f(self, x, given=None, set_anew=None):
+        set_anew = self.kept = x()
+        return {test}
+"""
     tree = Tree(FILES | {"xai_utils/c.py": source})
-    made = tree.modules["xai_utils/c.py"].definitions["f"]
+    made = tree.modules["xai_utils/c.py"].definitions["C.f"]
     writer = Writer(tree, made, lambda _: False)
     assert writer.is_choice(made.statements[0].body[-1].value) is chosen
 

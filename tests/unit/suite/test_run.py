@@ -18,6 +18,7 @@ import pytest
 import torch
 from tiny_paper import GOOD, PAPER, SCHEMA, content, measured, picture, recorded, start, with_arms
 
+from xai_utils.data.store import unpublished
 from xai_utils.metrics import statistics
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import claims
@@ -209,7 +210,7 @@ def test_pictures_that_may_not_be_republished_are_greyed_and_maps_stay():
     assert np.array_equal(shown.axes[0].images[0].get_array(), one)
     run.figure("two", drawn(two, heat))
     assert run._figures["one"] != run._figures["two"]
-    for name in suite_run.UNPUBLISHED:
+    for name in unpublished():
         run = start()
         run.uses({"name": name, "sha256": "", "variant": "prepared"})
         kept = [run.figure(f"f{i}", drawn(picture, heat)) for i, picture in enumerate((one, two, rgb))]

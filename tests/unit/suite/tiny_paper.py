@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import run as suite_run
 
+REGISTRY = Path(__file__).parents[3] / "data/registry.yaml"
 PAPER = "01_id_cvae_morphing"
 SCHEMA = """
 profile: {type: str, default: quick, choices: [quick, standard], help: "size of the run"}
@@ -86,6 +88,7 @@ def checkout(root):
         f"notebooks/profiles/standard/{PAPER}.yaml": "learning_rate: 0.001",
         f"notebooks/{PAPER}.ipynb": notebook("x = 1"),
         "results/reported.yaml": REPORTED,
+        "data/registry.yaml": REGISTRY.read_text(),
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
