@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from xai_utils.data.imageset import ImageBatches
 from xai_utils.progress import bar as progress_bar
 from xai_utils.seeds import derive, generator, seed_everything, worker_init
 
@@ -55,7 +56,8 @@ def fit(
         model: already on `device`; its memory format is left as it is.
         loss: `loss(model, batch, generator)` -> batch means: a dict whose entry "loss" is minimised, or that one
             tensor. `generator` lives on the CPU, so that the noise is the same on every device.
-        data: a map-style dataset. A TensorDataset is indexed a whole batch at a time and needs no workers.
+        data: a map-style dataset. A TensorDataset, and what `ImageSet.batches` gives, is indexed a whole batch at a
+            time and needs no workers.
         epochs: the most epochs to train.
         optimizer: made from the parameters that require gradients, as by `partial(torch.optim.Adam, lr=1e-4)`.
         seed: of everything random here.
@@ -70,7 +72,7 @@ def fit(
             `<name>.unusable` with a warning, and training starts afresh. The caller deletes it when done.
         device: where batches are moved to.
         augment: `augment(batch, generator)` -> batch, for training batches only, after the move to `device`.
-        num_workers: loader processes, for datasets other than TensorDataset.
+        num_workers: loader processes, for other datasets than these.
         progress: None shows a bar after 10 s in terminals and notebooks; XAI_PROGRESS=0 in the environment never.
         fingerprint: what else a checkpoint must agree with: the run's parameters, the data's sha256 …
 
@@ -197,7 +199,7 @@ def _check(
 
 
 def _batches(data: Dataset, order: tuple[Tensor, ...], num_workers: int, workers: torch.Generator) -> Iterable:
-    if type(data) is TensorDataset:
+    if type(data) in (TensorDataset, ImageBatches):
         return (data[part] for part in order)
     sampler = [part.tolist() for part in order]  # new workers every epoch: with persistent ones a resume differs
     options = {"num_workers": num_workers, "worker_init_fn": worker_init, "generator": workers}

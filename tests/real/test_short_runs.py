@@ -10,31 +10,17 @@ from xai_utils import suite
 from xai_utils.data import store
 from xai_utils.suite import claims
 
-# a few steps at the standard profile, for each notebook and each of its arms: on which data set (None: generated), what
-# the record calls it, and the parameters that make it short
+# for each notebook and each of its arms: on which data set (None: generated), what the record calls it, and a claim
+# that is judged; the sizes that make a run short are those of notebooks/smoke.yaml, unless `few` adds to them
+SHORT = yaml.safe_load((ROOT / "notebooks/smoke.yaml").read_text(encoding="utf-8"))
 MNIST = {"dataset": "mnist", "sources": ["mnist"], "claim": "P1.1"}
-MNIST["few"] = {"limit": 500, "epochs": 2, "batch_size": 32, "classifier_epochs": 1}
-FEW = {"images": 300, "size": 32, "limit": 300, "width": 4, "poolings": 2, "epochs": 2, "compared": 4}
 TILES = {"dataset": "magnetic_tiles", "sources": ["magnetic_tiles"], "claim": "X3.1"}
-TILES["few"] = {"limit": 240, "size": 32, "width": 8, "epochs": 3, "compared": 2, "added": 10}
-VIEWS = {"dataset": None, "claim": "P4.4"}
-VIEWS["few"] = {"size": 32, "per_class": 10, "width": 2, "steps": 6, "batch_size": 10, "compared": 4}
-CRACKS = {"dataset": "road_cracks", "sources": ["road_cracks", "crackforest"], "claim": "P5.2"}
-CRACKS["few"] = {
-    "size": 64,
-    "width": 8,
-    "epochs": 1,
-    "limit": 60,
-    "cracks": 8,
-    "fewer": 4,
-    "steps": 4,
-    "rise_masks": 20,
-}
+VIEWS = {"dataset": None, "claim": "P4.4", "few": {"per_class": 10}}
 REAL = {
     PAPERS[0]: {"main": MNIST, "improved": MNIST | {"claim": "X1.1"}},
     "02_moram_regression": {
-        "rectangles": {"dataset": None, "sources": ["rectangles"] * 2, "claim": "P2.4", "few": FEW},
-        "rotated_digits": {"dataset": "mnist", "sources": ["rotated_mnist"], "claim": "X2.1", "few": FEW},
+        "rectangles": {"dataset": None, "sources": ["rectangles"] * 2, "claim": "P2.4"},
+        "rotated_digits": {"dataset": "mnist", "sources": ["rotated_mnist"], "claim": "X2.1"},
     },
     "03_gradcam_defects": {"main": TILES, "selection": TILES | {"claim": "P3.3"}},
     "04_cam_consistency": {
@@ -44,7 +30,9 @@ REAL = {
         "cifar10": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"]},
         "cat_dog": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"], "claim": "P4.3"},
     },
-    "05_lrp_bn": {"main": CRACKS},
+    "05_lrp_bn": {
+        "main": {"dataset": "road_cracks", "sources": ["road_cracks", "crackforest"], "claim": "P5.2"},
+    },
 }
 
 
@@ -68,7 +56,8 @@ def test_a_few_steps_on_real_data(home, tmp_path, paper, arm):
     if name and store.place(store.entry(name))[0] == "missing":
         pytest.skip(f"{name} is neither in $XAI_DATA nor in data/: set XAI_DATA, or fetch it")
     data = {"XAI_DATA": os.environ["XAI_DATA"]} if os.environ.get("XAI_DATA") else {}
-    done = notebooks_run(home, tmp_path, paper, "standard", arm, 0, *given(**real["few"]), **data)
+    few = given(**SHORT[paper] | real.get("few", {}))
+    done = notebooks_run(home, tmp_path, paper, "standard", arm, 0, *few, **data)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = seed_folder(tmp_path, "standard", f"{arm}+own", paper=paper)
     record = suite.load_record(folder)

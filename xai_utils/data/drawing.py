@@ -52,7 +52,7 @@ def image_set(
     made = json.dumps([n, size, seed]).encode() + np.packbits(masks[:n]).tobytes()
     return ImageSet(
         name=name,
-        images=torch.from_numpy(grey[:n, None]).float().div_(255),
+        pixels=torch.from_numpy(grey[:n, None]),
         labels=torch.from_numpy(number % len(classes)),
         split=np.array(CYCLE)[number // len(classes) % len(CYCLE)],
         ids=np.array([f"{name}/{i:05d}" for i in number]),

@@ -103,7 +103,7 @@ def load_folder(
     checksums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in used.items()}
     return ImageSet(
         name="folder",
-        images=torch.from_numpy(np.stack([read_image(path, size, grey) for _, _, path in files])),
+        pixels=torch.from_numpy(np.stack([read_image(path, size, grey) for _, _, path in files])),
         labels=torch.tensor(labels),
         split=split,
         ids=np.array(ids),

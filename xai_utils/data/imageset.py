@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset
 
 from xai_utils.data import store
 
@@ -25,7 +25,7 @@ class ImageSet:
     """Images with labels (or regression targets), split and ids; row i of every field belongs to one image."""
 
     name: str
-    images: Tensor  # (N, C, H, W) float32 in [0, 1]
+    pixels: Tensor  # (N, C, H, W): uint8 as the files hold them, a quarter of the memory, or float32 in [0, 1]
     labels: Tensor  # (N,) int64 classes; or float32 targets of a regression, with class_names ()
     split: np.ndarray  # (N,) of "train" / "val" / "test"
     ids: np.ndarray  # (N,) str, unique
@@ -37,20 +37,21 @@ class ImageSet:
     def __post_init__(self) -> None:
         """Refuse what no model should be fed with: wrong shape or type, values outside [0, 1] or non-finite."""
         n = len(self.labels)
-        if self.images.ndim != 4 or self.images.dtype != torch.float32 or len(self.images) != n:
+        shape, whole = tuple(self.pixels.shape), self.pixels.dtype == torch.uint8
+        if len(shape) != 4 or not (whole or self.pixels.dtype == torch.float32) or shape[0] != n:
             raise ValueError(
-                f"{self.name}: images are {tuple(self.images.shape)} {self.images.dtype}, not ({n}, C, H, W) float32"
+                f"{self.name}: pixels are {shape} {self.pixels.dtype}, not ({n}, C, H, W) uint8 or float32 in [0, 1]"
             )
         kind = torch.int64 if self.class_names else torch.float32
         if self.labels.dtype != kind or self.labels.ndim != 1 or self.split.shape != (n,) or self.ids.shape != (n,):
             raise ValueError(f"{self.name}: labels must be ({n},) {kind}, split and ids ({n},) strings")
-        if n and not (self.images.min() >= 0 and self.images.max() <= 1):  # false for NaN, too
+        if n and not whole and not (self.pixels.min() >= 0 and self.pixels.max() <= 1):  # false for NaN, too
             raise ValueError(f"{self.name}: pixel values must be finite and in [0, 1]")
         if n and self.class_names and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
             raise ValueError(f"{self.name}: labels must be in 0 … {len(self.class_names) - 1}")
         if not torch.isfinite(self.labels).all():
             raise ValueError(f"{self.name}: targets must be finite")
-        size = (n, *self.images.shape[2:])
+        size = (n, *shape[2:])
         if self.masks is not None and (self.masks.dtype != torch.bool or self.masks.shape != size):
             raise ValueError(f"{self.name}: masks are {tuple(self.masks.shape)} {self.masks.dtype}, not {size} bool")
         if self.groups is not None and self.groups.shape != (n,):
@@ -62,23 +63,59 @@ class ImageSet:
         """Number of images."""
         return len(self.labels)
 
+    @property
+    def images(self) -> Tensor:
+        """(N, C, H, W) float32 in [0, 1]; made anew from 8-bit pixels each time, so take some images first."""
+        return as_float(self.pixels)
+
     def subset(self, split: str) -> "ImageSet":
         """The images of one split, in their order. ValueError for an unknown split."""
         _known_split(split)
         return self.take(np.flatnonzero(self.split == split))
 
-    def tensors(self) -> TensorDataset:
-        """Images and labels as `training.fit` takes them."""
-        return TensorDataset(self.images, self.labels)
+    def batches(self, change: Callable[[Tensor], Tensor] | None = None) -> "ImageBatches":
+        """Images and labels as `training.fit` takes them: a batch of images becomes float32 when it is asked for.
+
+        Args:
+            change: what is done to each batch of images (N, C, H, W) float32, image by image: scaling, for one.
+        """
+        return ImageBatches(self.pixels, self.labels, change)
 
     def take(self, rows: np.ndarray) -> "ImageSet":
         """The images of the given row numbers, in that order."""
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        tensors = {"images": self.images, "labels": self.labels, "masks": self.masks}
+        tensors = {"pixels": self.pixels, "labels": self.labels, "masks": self.masks}
         arrays = {"split": self.split, "ids": self.ids, "groups": self.groups}
         picked = {name: value[index] for name, value in tensors.items() if value is not None}
         picked |= {name: value[rows] for name, value in arrays.items() if value is not None}
         return replace(self, **picked)
+
+
+class ImageBatches(Dataset):
+    """The pictures and labels of an `ImageSet`, one row or several at a time: float32 images, labels.
+
+    Args:
+        pixels: (N, C, H, W) uint8, or float32 in [0, 1].
+        labels: (N,).
+        change: see `ImageSet.batches`.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, change: Callable[[Tensor], Tensor] | None) -> None:
+        self.pixels, self.labels, self.change = pixels, labels, change
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and labels (B,) of the rows (B,)."""
+        images = as_float(self.pixels[rows])
+        return (images if self.change is None else self.change(images)), self.labels[rows]
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """Pixels as float32 in [0, 1]: 8-bit ones divided by 255."""
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def load(

@@ -78,7 +78,7 @@ def load_target_folder(
     checksums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in used.items()}
     return ImageSet(
         name="target_folder",
-        images=torch.from_numpy(np.stack([read_image(paths[i], size, grey) for i in ids])),
+        pixels=torch.from_numpy(np.stack([read_image(paths[i], size, grey) for i in ids])),
         labels=torch.tensor([row[0] for row in rows.values()], dtype=torch.float32),
         split=split,
         ids=np.array(ids),

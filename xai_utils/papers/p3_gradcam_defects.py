@@ -62,7 +62,7 @@ def even_light(images: ImageSet, width: float = 1 / 12) -> ImageSet:
     difference = pixels - around(pixels)
     spread = np.sqrt(np.maximum(around(difference**2), 0)) + difference.std((2, 3), keepdims=True) / 2
     even = np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 1e-6)
-    return replace(images, images=torch.from_numpy((0.15 * even + 0.5).clip(0, 1).astype(np.float32)))
+    return replace(images, pixels=torch.from_numpy((0.15 * even + 0.5).clip(0, 1).astype(np.float32)))
 
 
 def balanced(images: ImageSet, per_class: int | None = None) -> ImageSet:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xai_utils.data.imageset import ImageSet
+from xai_utils.data.imageset import ImageSet, as_float
 from xai_utils.explain.components import c1c
 from xai_utils.explain.lrp_bn import LRPBN
 from xai_utils.metrics import estimates
@@ -38,9 +38,15 @@ class Scale(NamedTuple):
 
 
 def scale_of(images: ImageSet) -> Scale:
-    """The scale of a set of training images."""
-    pixels = images.images.double()
-    return Scale(tuple(pixels.mean((0, 2, 3)).tolist()), tuple(pixels.std((0, 2, 3)).clamp(min=1e-6).tolist()))
+    """The scale of a set of training images; of 8-bit pixels their histograms tell it, without a float copy of them."""
+    if images.pixels.dtype != torch.uint8:
+        pixels = images.images.double()
+        return Scale(tuple(pixels.mean((0, 2, 3)).tolist()), tuple(pixels.std((0, 2, 3)).clamp(min=1e-6).tolist()))
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.pixels.unbind(1)])
+    values, n = as_float(torch.arange(256, dtype=torch.uint8)).double(), counts.sum(1)
+    mean = counts.double() @ values / n
+    variance = (counts * (values - mean[:, None]) ** 2).sum(1) / (n - 1)
+    return Scale(tuple(mean.tolist()), tuple(variance.sqrt().clamp(min=1e-6).tolist()))
 
 
 def scaled(pixels: Tensor, scale: Scale) -> Tensor:

@@ -5,6 +5,7 @@ import hashlib
 import math
 import re
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from data_server import tree, write_registry
 from PIL import Image
 
+from xai_utils import training
 from xai_utils.data import ImageSet, load, stratified_split
 from xai_utils.data.folder import read_image
 from xai_utils.data.sets.digits import load_digits
@@ -68,7 +70,7 @@ def test_split_refuses_a_bad_seed(seed):
 def small(**changes):
     fields = {
         "name": "x",
-        "images": torch.linspace(0, 1, 6 * 4).reshape(6, 1, 2, 2),
+        "pixels": torch.linspace(0, 1, 6 * 4).reshape(6, 1, 2, 2),
         "labels": torch.tensor([0, 1, 0, 1, 0, 1]),
         "split": np.array(["train", "val", "train", "test", "train", "val"]),
         "ids": np.array(list("abcdef")),
@@ -100,20 +102,62 @@ def test_targets_masks_and_groups_stay_with_their_images():
     assert torch.equal(val.masks, masks[[1, 5]])
     assert val.groups.tolist() == ["q", "s"]
     assert small().subset("val").masks is small().subset("val").groups is None
-    pixels, targets = val.tensors()[1]
+    pixels, targets = val.batches()[1]
     assert (pixels.shape, targets.item()) == ((1, 2, 2), 1.0)
+
+
+def test_8_bit_pixels_stay_so_and_become_float_a_batch_at_a_time():
+    stored = torch.arange(6 * 4, dtype=torch.uint8).reshape(6, 1, 2, 2) * 11
+    images, whole = small(pixels=stored), small(pixels=stored.float() / 255)
+    assert images.pixels is stored
+    assert images.subset("val").pixels.dtype == torch.uint8
+    assert images.images.dtype == torch.float32
+    assert torch.equal(images.images, whole.images)
+    assert torch.equal(images.subset("val").images, whole.subset("val").images)
+    rows = torch.tensor([4, 0, 1])
+    for change in (None, lambda x: (x - 0.25) / 3):
+        (few, labels), (others, theirs) = images.batches(change)[rows], whole.batches(change)[rows]
+        assert torch.equal(few, others)
+        expected = stored[rows].float() / 255
+        assert torch.equal(few, expected if change is None else change(expected))
+        assert torch.equal(labels, images.labels[rows])
+        assert torch.equal(labels, theirs)
+    assert len(images.batches()) == 6
+
+
+def test_training_takes_8_bit_pixels_and_ends_as_with_floats():
+    stored = torch.randint(256, (6, 1, 2, 2), generator=torch.Generator().manual_seed(0)).byte()
+    ends = []
+    for pixels in (stored, stored.float() / 255):
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        torch.nn.init.ones_(model[1].weight)
+        torch.nn.init.zeros_(model[1].bias)
+        rows = training.fit(
+            model,
+            lambda net, batch, _: torch.nn.functional.cross_entropy(net(batch[0]), batch[1]),
+            small(pixels=pixels).batches(lambda x: 2 * x - 1),
+            epochs=3,
+            optimizer=partial(torch.optim.SGD, lr=0.5),
+            seed=0,
+            batch_size=4,
+        )
+        ends.append((rows["train_loss"].tolist(), model.state_dict()))
+    assert ends[0][0] == ends[1][0]
+    assert ends[0][0][-1] < ends[0][0][0]
+    assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"images": torch.zeros(6, 2, 2)}, "expected|not \\(6, C, H, W\\)"),
-        ({"images": torch.zeros(5, 1, 2, 2)}, "not \\(6, C, H, W\\)"),
-        ({"images": torch.zeros(6, 1, 2, 2, dtype=torch.float64)}, "float64"),
-        ({"images": torch.full((6, 1, 2, 2), math.nan)}, "finite"),
-        ({"images": torch.full((6, 1, 2, 2), math.inf)}, "finite"),
-        ({"images": torch.full((6, 1, 2, 2), 1.001)}, "in \\[0, 1\\]"),
-        ({"images": torch.full((6, 1, 2, 2), -0.001)}, "in \\[0, 1\\]"),
+        ({"pixels": torch.zeros(6, 2, 2)}, "pixels are \\(6, 2, 2\\) torch.float32, not \\(6, C, H, W\\)"),
+        ({"pixels": torch.zeros(5, 1, 2, 2)}, "not \\(6, C, H, W\\)"),
+        ({"pixels": torch.zeros(6, 1, 2, 2, dtype=torch.float64)}, "float64, not .* uint8 or float32 in \\[0, 1\\]"),
+        ({"pixels": torch.zeros(6, 1, 2, 2, dtype=torch.int16)}, "int16"),
+        ({"pixels": torch.full((6, 1, 2, 2), math.nan)}, "finite"),
+        ({"pixels": torch.full((6, 1, 2, 2), math.inf)}, "finite"),
+        ({"pixels": torch.full((6, 1, 2, 2), 1.001)}, "in \\[0, 1\\]"),
+        ({"pixels": torch.full((6, 1, 2, 2), -0.001)}, "in \\[0, 1\\]"),
         ({"labels": torch.tensor([0, 1, 0, 1, 0, 2])}, "0 … 1"),
         ({"labels": torch.tensor([0, 1, 0, 1, 0, -1])}, "0 … 1"),
         ({"labels": torch.zeros(6, dtype=torch.int32)}, "int64"),

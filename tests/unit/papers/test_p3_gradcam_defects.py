@@ -29,7 +29,7 @@ def image_set(labels, pixels=None, groups=None, split=None, class_names=CLASSES)
         pixels = torch.rand(n, 1, 4, 4, generator=generator(3, "pixels"))
     return ImageSet(
         name="made",
-        images=pixels,
+        pixels=pixels,
         labels=torch.tensor(labels, dtype=torch.int64),
         split=np.array(["train"] * n if split is None else split),
         ids=np.array([f"image {i}" for i in range(n)]),

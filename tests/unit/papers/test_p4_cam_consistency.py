@@ -30,7 +30,7 @@ def image_set(labels, pixels=None, groups=None, split=None):
     pixels = torch.rand(n, 1, 5, 4, generator=generator(3, "pixels")) if pixels is None else pixels
     return ImageSet(
         name="made",
-        images=pixels,
+        pixels=pixels,
         labels=torch.tensor(labels, dtype=torch.int64),
         split=np.array(["train"] * n if split is None else split),
         ids=np.array([str(i) for i in range(n)]),

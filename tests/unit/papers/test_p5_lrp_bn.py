@@ -27,7 +27,7 @@ def image_set(pixels, labels=None, masks=None, class_names=("no_crack", "crack")
     n = len(pixels)
     return ImageSet(
         name="made",
-        images=pixels,
+        pixels=pixels,
         labels=torch.zeros(n, dtype=torch.int64) if labels is None else torch.tensor(labels),
         split=np.array(["train"] * n),
         ids=np.array([f"image {i}" for i in range(n)]),
@@ -60,6 +60,14 @@ def test_scale_of_by_sums_over_all_pixels_and_scaled_undoes_it():
             (pixels[place].item() - scale.mean[channel]) / scale.std[channel], abs=1e-5
         )
     assert found.dtype == torch.float32
+
+
+def test_scale_of_8_bit_pixels_is_that_of_their_float_copies():
+    stored = (noise(50, 3, 9, 9) * torch.tensor([255.99, 30, 200])[:, None, None]).byte()
+    ours, theirs = paper.scale_of(image_set(stored)), paper.scale_of(image_set(stored.float() / 255))
+    for one, other in zip(ours, theirs):
+        assert one == pytest.approx(other, rel=1e-12)
+        assert torch.equal(torch.tensor(one), torch.tensor(other))  # what `scaled` computes with
 
 
 def test_a_channel_without_any_variation_is_scaled_to_zero():

@@ -68,7 +68,7 @@ def load_chest_xrays(*, size: int = 64) -> ImageSet:
     check_undivided(REGISTERED, split, groups, "patient")
     return ImageSet(
         name="chest_xrays",
-        images=torch.from_numpy(pixels[:, None]).float().div_(255),
+        pixels=torch.from_numpy(pixels[:, None]),
         labels=torch.tensor([CLASSES.index(row["class"]) for row in rows]),
         split=split,
         ids=np.array(ids),

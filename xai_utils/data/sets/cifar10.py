@@ -60,7 +60,7 @@ def load_cifar10(*, classes: Sequence[str] = (), boxes: bool = False) -> ImageSe
             masks[number[name], top:bottom, left:right] = True
     whole = ImageSet(
         name="cifar10",
-        images=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float().div_(255),
+        pixels=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
         labels=torch.from_numpy(label.astype(np.int64)),
         split=split,
         ids=np.array(ids),

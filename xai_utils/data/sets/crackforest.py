@@ -74,7 +74,7 @@ def load_crackforest(*, size: int = 112, grey: bool = True) -> ImageSet:
             masks[row] = cut(pictures[name][1], crops[row], size) > 127
     return ImageSet(
         name="crackforest",
-        images=torch.from_numpy(pixels).float().div_(255),
+        pixels=torch.from_numpy(pixels),
         labels=torch.tensor([crop.label for crop in crops]),
         split=np.array(["test"] * len(crops)),
         ids=np.array([crop.id for crop in crops]),

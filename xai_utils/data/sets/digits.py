@@ -29,7 +29,7 @@ def load_digits(*, seed: int = 0) -> ImageSet:
     small = torch.from_numpy(pixels / 16.0)[:, None]
     return ImageSet(
         name="digits",
-        images=F.interpolate(small, size=(28, 28), mode="bilinear", align_corners=False).float(),
+        pixels=F.interpolate(small, size=(28, 28), mode="bilinear", align_corners=False).float(),
         labels=torch.from_numpy(labels.astype(np.int64)),
         split=stratified_split(labels.tolist(), ids.tolist(), seed=seed),
         ids=ids,

@@ -72,7 +72,7 @@ def load_magnetic_tiles(*, size: int = 128) -> ImageSet:
     check_undivided("magnetic_tiles", split, groups, "tile group")
     return ImageSet(
         name="magnetic_tiles",
-        images=torch.from_numpy(pixels[:, None]).float().div_(255),
+        pixels=torch.from_numpy(pixels[:, None]),
         labels=torch.tensor([CLASSES.index(row["class"]) for row in rows]),
         split=split,
         ids=np.array(ids),

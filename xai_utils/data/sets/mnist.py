@@ -63,7 +63,7 @@ def load_mnist() -> ImageSet:
         ids += [f"{part}/{i:05d}" for i in range(len(labels[-1]))]
     return ImageSet(
         name="mnist",
-        images=torch.from_numpy(np.concatenate(images)[:, None]).float().div_(255),
+        pixels=torch.from_numpy(np.concatenate(images)[:, None]),
         labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
         split=read_split("mnist", ids),
         ids=np.array(ids),

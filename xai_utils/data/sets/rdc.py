@@ -122,7 +122,7 @@ def load_rdc(
     checksums = {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
     return ImageSet(
         name="rdc",
-        images=torch.from_numpy(pixels).float().div_(255),
+        pixels=torch.from_numpy(pixels),
         labels=torch.from_numpy(labels),
         split=parts,
         ids=np.array([f"{name}/{'_'.join(map(str, box))}" for _, name, *box in crops]),
@@ -293,9 +293,9 @@ def _split(
 
 
 def _pixels(files: Mapping[str, Path], crops: Sequence[_Crop], size: int, grey: bool) -> np.ndarray:
-    """All crops as (N, C, size, size) uint8. MemoryError if their float32 form would not fit."""
+    """All crops as (N, C, size, size) uint8. MemoryError if they and a copy, their splits, have no room."""
     shape = (len(crops), 1 if grey else 3, size, size)
-    needed, free = 5 * int(np.prod(shape, dtype=np.int64)), psutil.virtual_memory().available
+    needed, free = 2 * int(np.prod(shape, dtype=np.int64)), psutil.virtual_memory().available
     if needed > free:
         raise MemoryError(
             f"{shape[0]} crops of {shape[1]}×{size}×{size} need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "

@@ -71,7 +71,7 @@ def load_rectangles(
     settings = json.dumps([size, seed, *colours, *map(float, area), non_negative])
     return ImageSet(
         name="rectangles",
-        images=torch.where(masks[:, None], *paint.flip(0)),  # nothing but masks and images is as large as they are
+        pixels=torch.where(masks[:, None], *paint.flip(0)),  # nothing but masks and images is as large as they are
         labels=torch.from_numpy(np.sin(angle).astype(np.float32)),
         split=np.resize(CYCLE, n),
         ids=np.array([f"rectangles/{i:05d}" for i in range(n)]),

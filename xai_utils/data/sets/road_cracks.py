@@ -100,7 +100,7 @@ def load_road_cracks(*, size: int = 112, grey: bool = True) -> ImageSet:
     checksums = {ARCHIVE: provenance["sha256"], f"splits/{_table().name}": table_sum}
     return ImageSet(
         name="road_cracks",
-        images=torch.from_numpy(pixels).float().div_(255),
+        pixels=torch.from_numpy(pixels),
         labels=torch.from_numpy(labels),
         split=np.array([crop.split for crop in crops]),
         ids=np.array([crop.id for crop in crops]),

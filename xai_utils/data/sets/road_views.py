@@ -69,7 +69,7 @@ def load_road_views(*, size: int = 128, watermark: bool = False) -> ImageSet:
     check_undivided("road_views", split, groups, "road segment")
     return ImageSet(
         name="road_views",
-        images=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float().div_(255),
+        pixels=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
         labels=torch.tensor([CLASSES.index(row["class"]) for row in rows]),
         split=split,
         ids=np.array(ids),

@@ -71,7 +71,7 @@ def load_rotated_digits(
     made = f"{digits.provenance['sha256']} {seed} {max_angle!r} {size}".encode() + targets.astype("<f8").tobytes()
     return ImageSet(
         name="rotated_digits",
-        images=images,
+        pixels=images,
         labels=torch.from_numpy(targets.astype(np.float32)),
         split=digits.split,
         ids=digits.ids,

@@ -90,7 +90,7 @@ def load_stanford_cars(*, size: int = 96) -> ImageSet:
     red_first = pixels[..., ::-1].transpose(0, 3, 1, 2).copy()
     return ImageSet(
         name="stanford_cars",
-        images=torch.from_numpy(red_first).float().div_(255),
+        pixels=torch.from_numpy(red_first),
         labels=torch.tensor(labels),
         split=read_split(REGISTERED, ids),
         ids=np.array(ids),
