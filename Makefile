@@ -59,14 +59,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 unit: setup
-	$(PYTEST) --dist loadfile --durations=10 -m "not slow" tests/unit tests/reference tests/real
+	$(PYTEST) --dist loadfile --durations=10 -m "not slow and not real_data" tests/unit tests/reference tests/real
 
 notebooks: setup
 	$(NBVAL) --durations=10 tests/notebooks notebooks
 
-# every notebook and data set on its real data, a few steps: about five minutes on two cores
+# the real image sets as they are read, and every notebook on them, a few steps: about six minutes on two cores
 test-real: setup
-	$(PYTEST) --dist load --durations=0 -m slow tests/real
+	$(PYTEST) --dist load --durations=0 -m "slow or real_data" tests/real tests/unit/data
 
 # run the notebooks in place at their defaults, as they are committed
 execute: setup
