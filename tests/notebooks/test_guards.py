@@ -88,9 +88,9 @@ def record_last(notebook):
     return [] if cells and "run.record(" in cells[-1].source else ["the last code cell does not call run.record()"]
 
 
-def at_most_500_kib(notebook):
+def at_most_700_kib(notebook):
     size = len(nbformat.writes(notebook).encode())
-    return [f"{size / 1024:.0f} KiB"] if size > 500 * 1024 else []
+    return [f"{size / 1024:.0f} KiB"] if size > 700 * 1024 else []
 
 
 def clean_metadata(notebook):
@@ -122,7 +122,7 @@ def short_cells(notebook):
     cells = [cell.source for cell in code_cells(notebook) if "parameters" not in tags(cell)]  # these: one a line
     faults = [source for source in cells if not 1 <= len(source.strip().splitlines()) <= 12]
     count = len(notebook.cells)
-    return faults + ([] if 30 <= count <= 60 else [f"{count} cells; expected 30 to 60"])
+    return faults + ([] if 30 <= count <= 70 else [f"{count} cells; expected 30 to 70"])
 
 
 def plain_python(notebook):
@@ -143,7 +143,7 @@ GUARDS = [
     no_error_and_no_stderr,
     parameters_first,
     record_last,
-    at_most_500_kib,
+    at_most_700_kib,
     clean_metadata,
     mostly_compared,
     no_machine_path,
@@ -244,7 +244,7 @@ FAULTS = [
     (parameters_first, lambda n, c: c[0].metadata.pop("tags")),
     (parameters_first, lambda n, c: c[4].metadata.update(tags=["parameters"])),
     (record_last, lambda n, c: c[-1].update(source="x = 1")),
-    (at_most_500_kib, lambda n, c: output(c[2], "display_data", data={"image/png": "A" * 520_000})),
+    (at_most_700_kib, lambda n, c: output(c[2], "display_data", data={"image/png": "A" * 720_000})),
     (clean_metadata, lambda n, c: n.metadata.update(widgets={})),
     (clean_metadata, lambda n, c: n.metadata.update(papermill={})),
     (clean_metadata, lambda n, c: n.metadata.update(language_info={"name": "python", "version": "3.11"})),
@@ -263,7 +263,7 @@ FAULTS = [
     (short_cells, lambda n, c: c[2].update(source="x = 1\n" * 13)),
     (short_cells, lambda n, c: c[2].update(source=" ")),
     (short_cells, lambda n, c: n.cells.pop(4)),
-    (short_cells, lambda n, c: n.cells.extend(n.cells[:2] * 16)),
+    (short_cells, lambda n, c: n.cells.extend(n.cells[:2] * 21)),
     (plain_python, lambda n, c: c[2].update(source="class A:\n    pass")),
     (plain_python, lambda n, c: c[2].update(source="!pip install torch")),
     (plain_python, lambda n, c: c[2].update(source="%matplotlib inline")),
