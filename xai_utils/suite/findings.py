@@ -96,10 +96,16 @@ class Summary(Strict):
     sentences: list[Sentence] = Field(min_length=1)
 
 
-class Findings(Strict):
-    """The whole of findings.yaml: claim → finding, paper → summary, and what stands first in the README."""
+class Surprise(Summary):
+    """The finding that stands first in the README."""
 
-    surprise: Summary
+    paper: str
+
+
+class Findings(Strict):
+    """The whole of findings.yaml: what surprises most, paper → summary, claim → finding."""
+
+    surprise: Surprise
     papers: dict[str, Summary]
     claims: dict[str, Finding]
 

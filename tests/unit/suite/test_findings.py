@@ -125,7 +125,11 @@ def test_digits_of_names_are_no_numbers(name):
 def test_a_file_with_a_wrong_entry_is_refused_by_name(root):
     path = root / "results/findings.yaml"
     entry = {"arm": "main", "sentences": [GOOD]}
-    content = {"surprise": entry, "papers": {PAPER: entry}, "claims": {CLAIM: entry | {"colour": "red"}}}
+    content = {
+        "surprise": entry | {"paper": PAPER},
+        "papers": {PAPER: entry},
+        "claims": {CLAIM: entry | {"colour": "red"}},
+    }
     path.write_text(yaml.safe_dump(content, allow_unicode=True))
     with pytest.raises(ValueError, match=r"findings.yaml is not valid.*\n  claims.P1.4.colour: Extra inputs"):
         findings.load()
@@ -154,7 +158,7 @@ def test_an_unknown_claim_and_paper_are_refused_with_those_there_are(root):
         findings.Source(root).paper_of("P1.9")
     texts = {key: GOOD[key].replace("odd_share", "P1.4.odd_share") for key in ("en", "ja")}
     entry = {"arm": "main", "sentences": [texts | {"when": ["P1.4.odd_share > 0"]}]}
-    content = {"surprise": entry, "papers": {PAPER: entry}, "claims": {}}
+    content = {"surprise": entry | {"paper": PAPER}, "papers": {PAPER: entry}, "claims": {}}
     (root / "results/findings.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
     assert findings.summary(PAPER, "en") == "Of all images 21 % are odd over 2 seeds."
     with pytest.raises(findings.FindingError, match="no paper '02_moram_regression'; there are 01_id"):

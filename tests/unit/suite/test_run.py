@@ -299,7 +299,9 @@ def test_a_standard_run_shows_no_finding_and_another_reads_the_file(repository):
 def test_the_closing_table_of_a_run_without_standard_records(repository):
     summary = {"when": ["P1.1.accuracy > 0"], "en": "Nothing is shown here.", "ja": "ここには数値がない。"}
     entry = {"arm": "main", "sentences": [summary]}
-    text = yaml.safe_dump({"surprise": entry, "papers": {}, "claims": {"P1.1": entry}}, allow_unicode=True)
+    text = yaml.safe_dump(
+        {"surprise": entry | {"paper": PAPER}, "papers": {}, "claims": {"P1.1": entry}}, allow_unicode=True
+    )
     (repository / "results/findings.yaml").write_text(text, encoding="utf-8")
     rows = measured(start()).closing_table().rows
     assert [row[0] for row in rows] == ["The accuracy is high.", "The right map is nearer.", "It pleases the people."]

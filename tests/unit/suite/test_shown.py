@@ -34,7 +34,7 @@ def root(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((100, 1800, 3), np.uint8)).save(paths[0].with_name("fig6.png"))
     summary = {"arm": "main", "sentences": [SUMMARY]}
     content = {
-        "surprise": summary,
+        "surprise": summary | {"paper": PAPER},
         "papers": {PAPER: summary},
         "claims": {
             "P1.1": {"arm": "main", "sentences": [ACCURATE]},
