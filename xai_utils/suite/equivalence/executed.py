@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from xai_utils.suite.definitions import Definition, Functions, Tree, chain_of
-from xai_utils.suite.normal_form import Token, Writer
-from xai_utils.suite.replay import Mark, conditions, mark_of, optional_parts
+from xai_utils.suite.equivalence.definitions import Definition, Functions, Tree, chain_of
+from xai_utils.suite.equivalence.normal_form import Token, Writer
+from xai_utils.suite.equivalence.replay import Mark, conditions, mark_of, optional_parts
 
 _NESTED = ast.stmt | ast.ExceptHandler | ast.match_case
 OPERATORS = (ast.operator, ast.cmpop, ast.unaryop, ast.boolop)
