@@ -67,7 +67,8 @@ def fit(
         patience: stop after so many epochs in a row without a lower validation loss; None: never early.
         keep: end with the weights of the lowest validation loss, "best" (the default with a patience), or of the
             last epoch, "last" (the default without one; right for a schedule of fixed length).
-        batch_size: an epoch's last batch holds the remainder.
+        batch_size: an epoch's last batch holds the remainder; in training one image alone, which BatchNorm cannot
+            normalise, joins the batch before.
         checkpoint: a file, replaced whole after every epoch. One that is damaged or of other arguments is moved to
             `<name>.unusable` with a warning, and training starts afresh. The caller deletes it when done.
         device: where batches are moved to.
@@ -81,15 +82,16 @@ def fit(
         seconds; in attrs best_epoch (None without validation), stopped_epoch, resumed_from (None: not resumed).
 
     Raises:
-        ValueError: arguments that do not fit together. FloatingPointError: a loss that is not finite, naming
-        epoch, batch and component. OSError: the checkpoint cannot be written; the one before it is intact.
+        ValueError: arguments that do not fit together; a batch of one image where BatchNorm needs more.
+        FloatingPointError: a loss that is not finite, naming epoch, batch and component.
+        OSError: the checkpoint cannot be written; the one before it is intact.
     """
     device = torch.device(device)
     keep = keep or ("last" if patience is None else "best")
     settings = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "keep": keep, "seed": seed}
     _check(settings, model, data, validation, device)
     optim = optimizer([p for p in model.parameters() if p.requires_grad])
-    steps = math.ceil(len(data) / batch_size)
+    steps = len(_split(torch.arange(len(data), device="cpu"), batch_size))
     parts = {"model": model, "optimizer": optim}
     if schedule is not None:
         parts["schedule"] = schedule(optim, epochs * steps)
@@ -122,7 +124,16 @@ def fit(
         for batch in _batches(images, order, num_workers, seeds(phase, "workers")):
             batch = _to(batch, device)
             batch = augment(batch, change) if augment is not None and phase == "train" else batch
-            yield loss(model, batch, noise)
+            try:
+                value = loss(model, batch, noise)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ValueError(
+                    f"batch_size: got {batch_size} for {len(images)} images; a batch of one leaves a BatchNorm one "
+                    f"value per channel ({error}). Expected batches of 2 images or more, or larger images"
+                ) from error
+            yield value
 
     with progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
         while len(rows) < epochs and (patience is None or not rows or len(rows) - _best(rows) < patience):
@@ -130,11 +141,11 @@ def fit(
             seeds = functools.partial(generator, seed, epoch)
             seed_everything(derive(seed, "epoch", epoch))
             model.train()
-            order = torch.randperm(len(data), generator=seeds("order")).split(batch_size)
+            order = _split(torch.randperm(len(data), generator=seeds("order"), device="cpu"), batch_size)
             row = {"epoch": epoch} | _means("train", epoch, losses("train", data, order), order, step)
             if validation is not None:
                 model.eval()
-                order = torch.arange(len(validation)).split(batch_size)
+                order = torch.arange(len(validation), device="cpu").split(batch_size)
                 with torch.no_grad():
                     row |= _means("val", epoch, losses("val", validation, order), order)
             rows.append(row | {"learning_rate": rate, "seconds": time.perf_counter() - start})
@@ -196,6 +207,11 @@ def _check(
         raise ValueError('patience and keep="best" go by the validation loss: give validation=, or drop them')
     if elsewhere := {p.device.type for p in model.parameters()} - {device.type}:
         raise ValueError(f"the model is on {elsewhere.pop()}, device is {device}: call model.to(device) first")
+
+
+def _split(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    parts = order.split(batch_size)
+    return (*parts[:-2], torch.cat(parts[-2:])) if len(parts) > 1 and len(parts[-1]) == 1 < batch_size else parts
 
 
 def _batches(data: Dataset, order: tuple[Tensor, ...], num_workers: int, workers: torch.Generator) -> Iterable:

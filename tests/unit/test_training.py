@@ -112,6 +112,33 @@ def test_equals_a_loop_written_by_hand():
     assert not model.training
 
 
+def test_a_last_batch_of_one_image_joins_the_one_before():
+    """BatchNorm cannot normalise it where there is one value per channel; the schedule counts the batches there are."""
+    seen, planned = [], []
+
+    def error(model, batch, generator):
+        seen.append(len(batch[0]))
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def schedule(optimizer, total_steps):
+        planned.append(total_steps)
+        return torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+    model = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1)).double()
+    options = {"epochs": 1, "optimizer": SGD, "seed": 7, "schedule": schedule}
+    for count, batch_size, expected in ((9, 4, [4, 5]), (10, 4, [4, 4, 2]), (5, 4, [5]), (4, 4, [4]), (3, 2, [3])):
+        seen.clear()
+        training.fit(model, error, line(count), validation=line(5), batch_size=batch_size, **options)
+        assert seen[: planned[-1]] == expected
+        assert sum(seen) == count + 5  # the validation images, one of them alone where the size says so
+    seen.clear()
+    training.fit(linear(), error, line(3), batch_size=1, **options)
+    assert seen == [1, 1, 1]  # asked for
+    for count, batch_size in ((3, 1), (1, 4)):
+        with pytest.raises(ValueError, match=rf"batch_size: got {batch_size} for {count} images; a batch of one"):
+            training.fit(model, error, line(count), batch_size=batch_size, **options)
+
+
 def test_batch_larger_than_the_data_and_a_single_tensor_as_loss():
     def only_loss(model, batch, generator):
         return squares(model, batch, generator)["loss"]

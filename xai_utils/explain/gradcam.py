@@ -3,22 +3,24 @@
 Methods differ in the weights w_k only. `KINDS` holds them, one entry each; all else is shared.
 """
 
-import difflib
-from collections.abc import Callable
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.forward import check_images, preserve_state, target_indices, target_scores
+from ..models.forward import Output, Target, preserve_state, target_indices, target_scores
+from .layer_gradients import LayerGradients, Reshape, features_and_gradients, find_layer
 
 
 class Kind(NamedTuple):
-    """How a method weights the feature maps, and whether it keeps the positive part of the sum only."""
+    """How a method weights the feature maps, and what it takes of them and keeps of the sum."""
 
     weights: Callable[[Tensor, Tensor], Tensor]  # features, gradients (N, K, h, w) -> w (N, K)
-    relu: bool
+    relu: bool  # the positive part of the sum only
+    modulus: bool = False  # |A^k| for A^k
 
 
 def _mean(_features: Tensor, gradients: Tensor) -> Tensor:
@@ -48,6 +50,7 @@ KINDS = {
     "gradcam++": Kind(_plus_plus, relu=True),  # Chattopadhay et al. 2018, eq. (19), of exp(logit)
     "gradram": Kind(_mean, relu=False),  # paper 2, eq. (3)
     "moram": Kind(_modulus, relu=False),  # paper 2, eq. (4)
+    "moram_modulus": Kind(_modulus, relu=False, modulus=True),  # the same of |A^k|; not in the paper
 }
 
 
@@ -66,74 +69,9 @@ def cam(features: Tensor, gradients: Tensor, kind: str = "gradcam", relu: bool |
         got = f"{tuple(features.shape)} and {tuple(gradients.shape)}"
         raise ValueError(f"features and gradients have shapes {got}; expected (N, K, h, w) for both")
     method = KINDS[kind]
-    maps = _weighted(features, method.weights(features, gradients))
+    weights = method.weights(features, gradients)
+    maps = _weighted(features.abs() if method.modulus else features, weights)
     return maps.relu() if (method.relu if relu is None else relu) else maps
-
-
-class LayerGradients(NamedTuple):
-    """A layer's feature maps A, ∂y/∂A, and the model's outputs, all of one forward pass."""
-
-    features: Tensor  # (N, K, h, w)
-    gradients: Tensor  # (N, K, h, w)
-    outputs: Tensor  # (N, classes)
-
-
-def features_and_gradients(
-    model: nn.Module,
-    layer: nn.Module | str,
-    inputs: Tensor,
-    target: Tensor | int | None = None,
-    create_graph: bool = False,
-) -> LayerGradients:
-    """Feature maps of `layer`, and the gradient of the target's score (the logit) with respect to them.
-
-    One forward pass, without gradients up to the layer, and one backward pass from the output down to the layer, for
-    the whole batch. The model runs in the mode it is in: evaluation (`models.preserve_state`) for an explanation; for a
-    loss in train mode note that BatchNorm couples the images.
-
-    Args:
-        model: its outputs are (N, classes), or (N, 1) or (N,) for a single one.
-        layer: module of the model, or its qualified name; its output is (N, K, h, w).
-        inputs: images (N, C, H, W).
-        target: class index (int or (N,)); None = the model's single output.
-        create_graph: keep the graph, the trunk's too, so that a loss of the result can train the model.
-
-    Raises:
-        ValueError: a layer that is unknown, not reached, called several times, not of that shape, or without
-            influence on the score; inputs or a target that do not fit.
-    """
-    module, name = _find_layer(model, layer)
-    checked = check_images(inputs)
-    captured: list[Tensor] = []
-
-    def capture(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        if captured:
-            raise ValueError(f"layer {name!r} is called several times in a forward pass; use one module per call")
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"layer {name!r} returns {got}; expected (N, K, h, w): choose a convolution")
-        if not (create_graph and output.requires_grad):
-            output = output.detach().requires_grad_()
-        captured.append(output)
-        torch.set_grad_enabled(True)  # from here to the output; undone by the context around the forward pass
-        return output.clone()  # an in-place operation after the layer must not overwrite A
-
-    with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
-        handle = module.register_forward_hook(capture)
-        try:
-            outputs = model(inputs if create_graph else checked)
-        finally:
-            handle.remove()
-        if not captured:
-            raise ValueError(f"layer {name!r} is not reached in the forward pass; choose one that is")
-        scores = target_scores(outputs, target)
-        gradients = None
-        if scores.requires_grad:
-            # images do not see each other: the gradient of the sum holds each image's own
-            (gradients,) = torch.autograd.grad(scores.sum(), captured[0], create_graph=create_graph, allow_unused=True)
-        if gradients is None:
-            raise ValueError(f"the target's score does not depend on layer {name!r}, or not differentiably")
-    return LayerGradients(captured[0], gradients, outputs)
 
 
 class _LayerMap:
@@ -141,28 +79,63 @@ class _LayerMap:
 
     kind: str
 
-    def __init__(self, model: nn.Module, layer: nn.Module | str, *, upsampling: str = "bilinear") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module | str | Sequence[nn.Module | str],
+        *,
+        upsampling: str = "bilinear",
+        reshape: Reshape | None = None,
+        output: Output = None,
+    ) -> None:
         """Explain `model` by the feature maps of `layer`, a module of it or its qualified name.
 
-        `upsampling` is the mode of `upsample` by which `attribute` reaches the images' size.
+        Of several layers in a list the map is the mean of theirs. `upsampling` is the mode of `upsample` by which
+        `attribute` reaches the images' size; `output` says which part of what the model returns is meant, a key, field,
+        index or callable. `reshape` brings another layout to (N, K, h, w), as in torchvision's
+
+            ConvNeXt:  GradCAM(convnext_tiny(), "features.7")
+            Swin:      GradCAM(swin_t(), "features.7", reshape=lambda maps: maps.permute(0, 3, 1, 2))
+            ViT:       GradCAM(vit_b_16(), "encoder.layers.encoder_layer_11.ln_1",
+                               reshape=lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, (14, 14)))
+
+        (of a ViT not the last block's own output: behind it only the class token counts).
         """
-        _find_layer(model, layer)
-        self.model, self.layer, self.upsampling = model, layer, upsampling
+        self.layers = list(layer) if isinstance(layer, (list, tuple)) else [layer]
+        if not self.layers:
+            raise ValueError("layer: got an empty list; expected one layer or more")
+        for one in self.layers:
+            find_layer(model, one)
+        self.model, self.upsampling, self.reshape, self.output = model, upsampling, reshape, output
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W), upsampled to the images' size; see `Explainer`."""
-        return upsample(self.attribute_layer(inputs, target), inputs.shape[2:], self.upsampling)
+        return _mean_map([upsample(m, inputs.shape[2:], self.upsampling) for m in self._maps(inputs, target)])
 
-    def attribute_layer(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute_layer(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the raw maps (N, h, w) on the layer's own grid, where the method's identities hold."""
-        with preserve_state(self.model):
-            maps = self._map(features_and_gradients(self.model, self.layer, inputs, target), target).detach()
-        if not torch.isfinite(maps).all():
-            raise ValueError("the map holds NaN or infinite values: weights or feature maps are not finite")
-        return maps.to(inputs)
+        return _mean_map(self._maps(inputs, target))
 
-    def _map(self, found: LayerGradients, target: Tensor | int | None) -> Tensor:
+    def _maps(self, inputs: Tensor, target: Target) -> list[Tensor]:
+        options = {"reshape": self.reshape, "output": self.output}
+        with preserve_state(self.model):
+            found = (features_and_gradients(self.model, one, inputs, target, **options) for one in self.layers)
+            maps = [self._map(one, target).detach() for one in found]
+        if not all(torch.isfinite(one).all() for one in maps):
+            raise ValueError("the map holds NaN or infinite values: weights or feature maps are not finite")
+        return [one.to(inputs) for one in maps]
+
+    def _map(self, found: LayerGradients, target: Target) -> Tensor:
         return cam(found.features, found.gradients, self.kind)
+
+
+def _mean_map(maps: list[Tensor]) -> Tensor:
+    if len(maps) == 1:
+        return maps[0]
+    if len({one.shape for one in maps}) > 1:
+        grids = ", ".join(f"{one.shape[1]}×{one.shape[2]}" for one in maps)
+        raise ValueError(f"layer: the layers' grids are {grids}; expected one grid, or use attribute, which upsamples")
+    return torch.stack(maps).mean(0)
 
 
 class GradCAM(_LayerMap):
@@ -187,10 +160,34 @@ class MoRAM(_LayerMap):
     """MoRAM (paper 2, eq. (4)): L = Σ_k |w_k| A^k with the weights of Grad-RAM.
 
     Weights of both signs cannot cancel, so a place matters whichever way it moves the output. After a ReLU (A ≥ 0) the
-    map is never negative on the layer's grid.
+    map is never negative on the layer's grid. Negative activations (no ReLU, or GELU, SiLU) do cancel; of them a
+    warning says so, and `features="modulus"` is L = Σ_k |w_k| |A^k|, which is not in the paper.
     """
 
     kind = "moram"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module | str | Sequence[nn.Module | str],
+        *,
+        features: str = "signed",
+        **options: Any,
+    ) -> None:
+        """As the other methods by feature maps; `features` is "signed", A as it is, or "modulus", |A|."""
+        super().__init__(model, layer, **options)
+        if features not in ("signed", "modulus"):
+            raise ValueError(f'features: got {features!r}; expected "signed" or "modulus"')
+        self.kind = "moram" if features == "signed" else "moram_modulus"
+
+    def _map(self, found: LayerGradients, target: Target) -> Tensor:
+        if self.kind == "moram" and (least := found.features.amin()) < 0:
+            warnings.warn(
+                f"MoRAM: the layer's features go down to {least:.3g}; |w| A is meant for features of at least 0, as "
+                'after a ReLU: choose such a layer, or features="modulus" for Σ |w| |A|',
+                stacklevel=2,
+            )
+        return super()._map(found, target)
 
 
 class RAM(_LayerMap):
@@ -209,7 +206,9 @@ class RAM(_LayerMap):
             ValueError: an unknown layer or head. TypeError: a head that is not an nn.Linear.
         """
         super().__init__(model, layer, upsampling=upsampling)
-        self.head, name = _find_layer(model, head, "head")
+        if len(self.layers) > 1:
+            raise ValueError(f"layer: got {len(self.layers)} layers; expected one: RAM reads the weights behind it")
+        self.head, name = find_layer(model, head, "head")
         if not isinstance(self.head, nn.Linear):
             raise TypeError(f"head: {name!r} is a {type(self.head).__name__}; RAM reads its weights from an nn.Linear")
 
@@ -225,7 +224,7 @@ class RAM(_LayerMap):
         terms = weights * means
         apart = (terms.sum(1) + bias - scores).abs()
         scale = terms.abs().sum(1) + scores.abs()
-        if (apart > 1e4 * torch.finfo(scores.dtype).eps * scale).any():
+        if (apart > min(1e4 * torch.finfo(scores.dtype).eps, 0.05) * scale).any():  # of half precision 5 %
             worst = apart.argmax()
             got = f"w · GAP(A) + b differs from the output by {apart[worst].item():.3g} ({scores[worst].item():.3g})"
             raise ValueError(f"{got}: something stands between layer and head. {needs}")
@@ -245,29 +244,31 @@ def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Ten
     modes = {"bilinear": corners, "bicubic": corners, "lanczos": {"antialias": True}, "nearest": {}}
     if mode not in modes:
         raise ValueError(f"mode: got {mode!r}; expected one of {', '.join(modes)}")
-    return F.interpolate(maps[:, None], tuple(size), mode=mode, **modes[mode])[:, 0]
+    precise = maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
+    return F.interpolate(precise[:, None], tuple(size), mode=mode, **modes[mode])[:, 0].to(maps.dtype)
 
 
-def normalize(maps: Tensor) -> Tensor:
-    """Scale every map (…, H, W) to [0, 1] by its own minimum and maximum; a flat map becomes zeros, never NaN."""
+def normalize(maps: Tensor, signed: bool = False) -> Tensor:
+    """Scale every map (…, H, W) to [0, 1] by its own minimum and maximum; a flat map becomes zeros, never NaN.
+
+    So the lowest value becomes 0, though a negative one may be the strongest (LRP of a negative logit is negative
+    everywhere): a warning says so. `signed` scales such maps around zero instead, to [−1, 1] by their largest modulus:
+    0 stays 0, and what speaks against the target stays negative.
+    """
     if not torch.isfinite(maps).all():
         raise ValueError("maps hold NaN or infinite values; expected finite maps (…, H, W)")
+    if signed:
+        largest = maps.abs().amax((-2, -1), keepdim=True)
+        return maps / torch.where(largest > 0, largest, torch.ones_like(largest))
+    if (maps < 0).any():
+        warnings.warn(
+            "normalize: maps hold negative values, the lowest of which becomes 0, as if nothing were there; "
+            "signed=True scales them around zero",
+            stacklevel=2,
+        )
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     return (maps - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
 def _weighted(features: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, :, None, None] * features).sum(1)
-
-
-def _find_layer(model: nn.Module, layer: nn.Module | str, what: str = "layer") -> tuple[nn.Module, str]:
-    modules = dict(model.named_modules())
-    if isinstance(layer, str):
-        if layer in modules:
-            return modules[layer], layer
-        close = difflib.get_close_matches(layer, modules) or [name for name in modules if name][-8:]
-        raise ValueError(f"{what}: the model has no module {layer!r}; close candidates: {', '.join(close)}")
-    for name, module in modules.items():
-        if module is layer:
-            return module, name
-    raise ValueError(f"{what}: this {type(layer).__name__} is not part of the model; pass a module of it, or its name")

@@ -1,5 +1,6 @@
 """Sums and gates as modules, so that a walk over a model's modules sees every place where signals meet."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -30,10 +31,29 @@ class Gate(nn.Module):
     def forward(self, features: Tensor, attention: Tensor) -> Tensor:
         """Return the features g (N, K, h, w), weighted by the attention map α (N, 1, h, w).
 
+        The map may also have one factor a channel, (N, K, 1, 1), as squeeze-and-excitation has.
+
         Raises:
             ValueError: shapes that do not belong together.
         """
-        if features.ndim != 4 or attention.shape != (len(features), 1, *features.shape[2:]):
+        if not self.fits(tuple(features.shape), tuple(attention.shape)):
             got = f"{tuple(features.shape)} and {tuple(attention.shape)}"
-            raise ValueError(f"features and attention have shapes {got}; expected (N, K, h, w) and (N, 1, h, w)")
+            expected = "(N, K, h, w), and (N, 1, h, w) or (N, K, 1, 1)"
+            raise ValueError(f"features and attention have shapes {got}; expected {expected}")
         return features * (1 + attention if self.residual else attention)
+
+    @staticmethod
+    def fits(features: tuple[int, ...] | None, attention: tuple[int, ...] | None) -> bool:
+        """Whether tensors of these shapes are features and a map for them."""
+        if features is None or attention is None or len(features) != 4 or len(attention) != 4:
+            return False
+        n, k, h, w = features
+        return attention in ((n, 1, h, w), (n, k, 1, 1))
+
+
+class Concat(nn.Module):
+    """Feature maps one after the other along the channels."""
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Return the features (N, K_i, …) as one tensor (N, ΣK_i, …)."""
+        return torch.cat(features, 1)
