@@ -25,7 +25,7 @@ from ..models.forward import (
     target_indices,
     target_scores,
 )
-from ..models.gradients import gradients_throughout
+from ..models.gradients import gradients_on, is_of_checkpoint, without_checkpoints
 from ..models.scores import check_score, refuse_probabilities, scored
 from ..progress import bar
 
@@ -221,11 +221,18 @@ class IntegratedGradients(_Baseline):
         options = {"n_steps": self.steps, "internal_batch_size": self.batch_size}
 
         def watched(images: Tensor) -> Tensor:  # the model has the caller's default device, captum the usual one
-            with gradients_throughout(), device if device.type != "cpu" else nullcontext():
+            with gradients_on(), nullcontext() if device.type == "cpu" else device:
                 return score(images)
 
-        with torch.device("cpu") if device.type != "cpu" else nullcontext():
-            return Captum(watched).attribute(image[None], start, **options)[0].detach().sum(0)
+        with nullcontext() if device.type == "cpu" else torch.device("cpu"):
+            try:
+                found = Captum(watched).attribute(image[None], start, **options)
+            except RuntimeError as error:
+                if not is_of_checkpoint(error):
+                    raise
+                with without_checkpoints():
+                    found = Captum(watched).attribute(image[None], start, **options)
+            return found[0].detach().sum(0)
 
 
 def _segments(segments: int | Tensor, image: Tensor, i: int) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..models.forward import Target, split_target
+from ..models.forward import Target, in_parts
 from .explainer import Explainer
 
 
@@ -11,5 +11,5 @@ def in_batches(
     explainer: Explainer, images: Tensor, target: Target = None, *, size: int = 64, device: str | torch.device = "cpu"
 ) -> Tensor:
     """Maps (N, H, W), on the CPU, of images (N, C, H, W), `size` at a time on `device`; `target` as in `Explainer`."""
-    pairs = zip(images.split(size), split_target(target, len(images), size), strict=True)
-    return torch.cat([explainer.attribute(batch.to(device), part).cpu() for batch, part in pairs])
+    parts = in_parts(images, target, size)
+    return torch.cat([explainer.attribute(batch.to(device), part).cpu() for batch, part in parts])

@@ -3,24 +3,34 @@
 Methods differ in the weights w_k only. `KINDS` holds them, one entry each; all else is shared.
 """
 
+import copy
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.forward import Output, Target, preserve_state, target_indices, target_scores
+from ..models.forward import (
+    Output,
+    Target,
+    check_batch_size,
+    check_images,
+    in_parts,
+    preserve_state,
+    target_indices,
+    target_scores,
+)
 from .layer_gradients import LayerGradients, Reshape, features_and_gradients, find_layer
 
 
 class Kind(NamedTuple):
-    """How a method weights the feature maps, and what it takes of them and keeps of the sum."""
+    """How a method weights the feature maps, and whether it keeps the positive part of the sum only."""
 
     weights: Callable[[Tensor, Tensor], Tensor]  # features, gradients (N, K, h, w) -> w (N, K)
-    relu: bool  # the positive part of the sum only
-    modulus: bool = False  # |A^k| for A^k
+    relu: bool
 
 
 def _mean(_features: Tensor, gradients: Tensor) -> Tensor:
@@ -50,7 +60,6 @@ KINDS = {
     "gradcam++": Kind(_plus_plus, relu=True),  # Chattopadhay et al. 2018, eq. (19), of exp(logit)
     "gradram": Kind(_mean, relu=False),  # paper 2, eq. (3)
     "moram": Kind(_modulus, relu=False),  # paper 2, eq. (4)
-    "moram_modulus": Kind(_modulus, relu=False, modulus=True),  # the same of |A^k|; not in the paper
 }
 
 
@@ -69,8 +78,7 @@ def cam(features: Tensor, gradients: Tensor, kind: str = "gradcam", relu: bool |
         got = f"{tuple(features.shape)} and {tuple(gradients.shape)}"
         raise ValueError(f"features and gradients have shapes {got}; expected (N, K, h, w) for both")
     method = KINDS[kind]
-    weights = method.weights(features, gradients)
-    maps = _weighted(features.abs() if method.modulus else features, weights)
+    maps = _weighted(features, method.weights(features, gradients))
     return maps.relu() if (method.relu if relu is None else relu) else maps
 
 
@@ -87,12 +95,14 @@ class _LayerMap:
         upsampling: str = "bilinear",
         reshape: Reshape | None = None,
         output: Output = None,
+        batch_size: int | None = None,
     ) -> None:
         """Explain `model` by the feature maps of `layer`, a module of it or its qualified name.
 
         Of several layers in a list the map is the mean of theirs. `upsampling` is the mode of `upsample` by which
         `attribute` reaches the images' size; `output` says which part of what the model returns is meant, a key, field,
-        index or callable. `reshape` brings another layout to (N, K, h, w), as in torchvision's
+        index or callable; `batch_size` how many images go through the model at once (None: all of a call). `reshape`
+        brings another layout to (N, K, h, w), as in torchvision's
 
             ConvNeXt:  GradCAM(convnext_tiny(), "features.7")
             Swin:      GradCAM(swin_t(), "features.7", reshape=lambda maps: maps.permute(0, 3, 1, 2))
@@ -101,37 +111,49 @@ class _LayerMap:
 
         (of a ViT not the last block's own output: behind it only the class token counts).
         """
-        self.layers = list(layer) if isinstance(layer, (list, tuple)) else [layer]
-        if not self.layers:
+        if isinstance(layer, (list, tuple)) and not layer:
             raise ValueError("layer: got an empty list; expected one layer or more")
-        for one in self.layers:
+        for one in layer if isinstance(layer, (list, tuple)) else [layer]:
             find_layer(model, one)
-        self.model, self.upsampling, self.reshape, self.output = model, upsampling, reshape, output
+        check_batch_size(batch_size)
+        self.model, self.layer, self.upsampling = model, layer, upsampling
+        self.reshape, self.output, self.batch_size = reshape, output, batch_size
 
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W), upsampled to the images' size; see `Explainer`."""
-        return _mean_map([upsample(m, inputs.shape[2:], self.upsampling) for m in self._maps(inputs, target)])
+        if isinstance(self.layer, (list, tuple)):
+            return torch.stack([one.attribute(inputs, target) for one in self._of_each_layer()]).mean(0)
+        return upsample(self.attribute_layer(inputs, target), inputs.shape[2:], self.upsampling)
 
     def attribute_layer(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the raw maps (N, h, w) on the layer's own grid, where the method's identities hold."""
-        return _mean_map(self._maps(inputs, target))
-
-    def _maps(self, inputs: Tensor, target: Target) -> list[Tensor]:
-        options = {"reshape": self.reshape, "output": self.output}
+        if isinstance(self.layer, (list, tuple)):
+            return _mean_on_one_grid([one.attribute_layer(inputs, target) for one in self._of_each_layer()])
+        if self.batch_size is not None:
+            return self._by_batches(check_images(inputs), target)
+        found = partial(features_and_gradients, reshape=self.reshape, output=self.output)
         with preserve_state(self.model):
-            found = (features_and_gradients(self.model, one, inputs, target, **options) for one in self.layers)
-            maps = [self._map(one, target).detach() for one in found]
-        if not all(torch.isfinite(one).all() for one in maps):
+            maps = self._map(found(self.model, self.layer, inputs, target), target).detach()
+        if not torch.isfinite(maps).all():
             raise ValueError("the map holds NaN or infinite values: weights or feature maps are not finite")
-        return [one.to(inputs) for one in maps]
+        return maps.to(inputs)
 
     def _map(self, found: LayerGradients, target: Target) -> Tensor:
         return cam(found.features, found.gradients, self.kind)
 
+    def _of_each_layer(self) -> Iterator[Self]:
+        for layer in self.layer:
+            one = copy.copy(self)
+            one.layer = layer
+            yield one
 
-def _mean_map(maps: list[Tensor]) -> Tensor:
-    if len(maps) == 1:
-        return maps[0]
+    def _by_batches(self, inputs: Tensor, target: Target) -> Tensor:
+        whole = copy.copy(self)
+        whole.batch_size = None
+        return torch.cat([whole.attribute_layer(*part) for part in in_parts(inputs, target, self.batch_size)])
+
+
+def _mean_on_one_grid(maps: list[Tensor]) -> Tensor:
     if len({one.shape for one in maps}) > 1:
         grids = ", ".join(f"{one.shape[1]}×{one.shape[2]}" for one in maps)
         raise ValueError(f"layer: the layers' grids are {grids}; expected one grid, or use attribute, which upsamples")
@@ -178,16 +200,22 @@ class MoRAM(_LayerMap):
         super().__init__(model, layer, **options)
         if features not in ("signed", "modulus"):
             raise ValueError(f'features: got {features!r}; expected "signed" or "modulus"')
-        self.kind = "moram" if features == "signed" else "moram_modulus"
+        self.features = features
 
     def _map(self, found: LayerGradients, target: Target) -> Tensor:
-        if self.kind == "moram" and (least := found.features.amin()) < 0:
-            warnings.warn(
-                f"MoRAM: the layer's features go down to {least:.3g}; |w| A is meant for features of at least 0, as "
-                'after a ReLU: choose such a layer, or features="modulus" for Σ |w| |A|',
-                stacklevel=2,
-            )
+        if self.features == "modulus":
+            return super()._map(found._replace(features=found.features.abs()), target)
+        _warn_of_negative(found.features)
         return super()._map(found, target)
+
+
+def _warn_of_negative(features: Tensor) -> None:
+    if (features < 0).any():
+        warnings.warn(
+            f"MoRAM: the layer's features go down to {features.min():.3g}; |w| A is meant for features of at least 0, "
+            'as after a ReLU: choose such a layer, or features="modulus" for Σ |w| |A|',
+            stacklevel=2,
+        )
 
 
 class RAM(_LayerMap):
@@ -197,23 +225,25 @@ class RAM(_LayerMap):
     mean of the map + bias = output. For any other model use `GradRAM` or `MoRAM`.
     """
 
-    def __init__(
-        self, model: nn.Module, layer: nn.Module | str, head: nn.Module | str, *, upsampling: str = "bilinear"
-    ) -> None:
+    def __init__(self, model: nn.Module, layer: nn.Module | str, head: nn.Module | str, **options: Any) -> None:
         """Explain `model` by the feature maps of `layer` and the weights of `head`, an nn.Linear of it, or their names.
+
+        `options` are those of the other methods by feature maps.
 
         Raises:
             ValueError: an unknown layer or head. TypeError: a head that is not an nn.Linear.
         """
-        super().__init__(model, layer, upsampling=upsampling)
-        if len(self.layers) > 1:
-            raise ValueError(f"layer: got {len(self.layers)} layers; expected one: RAM reads the weights behind it")
+        super().__init__(model, layer, **options)
+        if isinstance(layer, (list, tuple)):
+            raise ValueError(f"layer: got {len(layer)} layers; expected one: RAM reads the weights behind it")
         self.head, name = find_layer(model, head, "head")
         if not isinstance(self.head, nn.Linear):
             raise TypeError(f"head: {name!r} is a {type(self.head).__name__}; RAM reads its weights from an nn.Linear")
 
-    def _map(self, found: LayerGradients, target: Tensor | int | None) -> Tensor:
+    def _map(self, found: LayerGradients, target: Target) -> Tensor:
         needs = "RAM needs layer → global average pooling → head → output; GradRAM and MoRAM do not"
+        if callable(target):
+            raise ValueError(f"target: got a callable; expected an output, whose weights RAM reads: {needs}")
         channels, head, n_outputs = found.features.shape[1], self.head, found.outputs[0].numel()
         if (head.in_features, head.out_features) != (channels, n_outputs):
             got = f"head takes {head.in_features} values and gives {head.out_features}"
@@ -244,7 +274,7 @@ def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Ten
     modes = {"bilinear": corners, "bicubic": corners, "lanczos": {"antialias": True}, "nearest": {}}
     if mode not in modes:
         raise ValueError(f"mode: got {mode!r}; expected one of {', '.join(modes)}")
-    precise = maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
+    precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
     return F.interpolate(precise[:, None], tuple(size), mode=mode, **modes[mode])[:, 0].to(maps.dtype)
 
 
@@ -260,14 +290,18 @@ def normalize(maps: Tensor, signed: bool = False) -> Tensor:
     if signed:
         largest = maps.abs().amax((-2, -1), keepdim=True)
         return maps / torch.where(largest > 0, largest, torch.ones_like(largest))
+    _warn_of_signs(maps)
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return (maps - low) / torch.where(high > low, high - low, torch.ones_like(high))
+
+
+def _warn_of_signs(maps: Tensor) -> None:
     if (maps < 0).any():
         warnings.warn(
             "normalize: maps hold negative values, the lowest of which becomes 0, as if nothing were there; "
             "signed=True scales them around zero",
-            stacklevel=2,
+            stacklevel=3,
         )
-    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    return (maps - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
 def _weighted(features: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.forward import Output, Target, check_images, lock_of, run_model, target_scores
-from ..models.gradients import gradients_throughout, refuse_compiled
+from ..models.gradients import gradients_on, is_of_checkpoint, refuse_compiled, without_checkpoints
 from ..models.scores import are_probabilities
 
 Reshape = Callable[[Tensor], Tensor]  # a layer's output in its own layout -> (N, K, h, w)
@@ -59,7 +59,7 @@ def features_and_gradients(
     run = partial(_one_pass, model, module, name, inputs if create_graph else images, target, create_graph)
     features, gradients, outputs = run(reshape, output)
     if gradients is None and not create_graph:
-        with gradients_throughout():
+        with gradients_on(), without_checkpoints():
             features, gradients, outputs = run(reshape, output)
     if gradients is None:
         raise ValueError(f"the target's score does not depend on layer {name!r}, or not differentiably")
@@ -128,7 +128,7 @@ def _one_pass(
             if total.requires_grad:
                 return captured[0], torch.autograd.grad(total, captured[0], **options)[0], outputs
         except RuntimeError as error:
-            if "torch.utils.checkpoint" not in str(error):  # of a reentrant one
+            if not is_of_checkpoint(error):
                 raise
     return captured[0], None, outputs
 
@@ -137,8 +137,9 @@ def _width(part: nn.Module) -> tuple[int, ...]:
     """The channels that a module puts last; () for one that does not work on the last dimension."""
     if isinstance(part, nn.Linear):
         return (part.out_features,)
-    shape = part.normalized_shape if isinstance(part, (nn.LayerNorm, nn.RMSNorm)) else ()
-    return tuple(shape) if len(shape) == 1 else ()
+    if isinstance(part, (nn.LayerNorm, nn.RMSNorm)):
+        return tuple(part.normalized_shape) if len(part.normalized_shape) == 1 else ()
+    return ()
 
 
 def _check_layout(name: str, found: Any, n_images: int, reshape: Reshape | None, channels_last: set) -> None:

@@ -4,6 +4,7 @@
 relevance on. Whatever happens outside a module with a rule is refused: no sum of relevance could tell that it did.
 """
 
+import copy
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..models.forward import (
     Output,
     Target,
+    check_batch_size,
     check_images,
     check_rows,
     choose_output,
+    in_parts,
     preserve_state,
     run_model,
     target_indices,
@@ -462,6 +465,7 @@ class LRP:
         biases: bool | None = None,
         box: tuple[float | Tensor, float | Tensor] | None = None,
         output: Output = None,
+        batch_size: int | None = None,
     ) -> None:
         """Explain `model`, built of modules: every sum an `Add`, every gate a `Gate`, no module used twice.
 
@@ -480,10 +484,12 @@ class LRP:
             biases: whether biases stand in the denominators, and so absorb; None = not for z⁺ (eq. (3) has none).
             box: lowest and highest possible pixel (numbers, or (C,)): z^B in the first layer; None = as elsewhere.
             output: which part of what the model returns, a key, field, index or callable; None = all of it.
+            batch_size: images that are walked through at once, all in memory; None = all of a call.
 
         Raises:
             ValueError: an unknown name, or a number out of range.
         """
+        check_batch_size(batch_size)
         skips, starts = ("magnitude", "signed", "none"), ("logit", "probability", "one")
         if start not in starts:
             raise ValueError(f"start: got {start!r}; expected one of {', '.join(starts)}")
@@ -491,7 +497,7 @@ class LRP:
             raise ValueError(f"skip: got {skip!r}; expected a number from 0 to 1, or one of {', '.join(skips)}")
         if not (epsilon is None or 0 <= epsilon < math.inf) or not 0 <= gamma < math.inf:
             raise ValueError(f"got epsilon={epsilon!r}, gamma={gamma!r}; expected finite numbers of at least 0")
-        self.model, self.start, self.box, self.output = model, start, box, output
+        self.model, self.start, self.box, self.output, self.batch_size = model, start, box, output, batch_size
         chosen = _rules_by_layer(model, rule)
         made = {
             name: Rule(
@@ -514,6 +520,8 @@ class LRP:
             ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
             ArithmeticError: relevance is lost or made somewhere; see `propagate`.
         """
+        if self.batch_size is not None:
+            return torch.cat(self._by_batches("attribute", inputs, target))
         images = check_images(inputs)
         with preserve_state(self.model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if images.device.type == "cpu":  # a third faster there
@@ -528,6 +536,16 @@ class LRP:
             if rules.box and not any(step.sources == (0,) and type(step.module) in LAYERS for step in steps):
                 raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
         return relevance.sum(1)
+
+    def _by_batches(self, method: str, inputs: Tensor, target: Target) -> list[Any]:
+        """What a method returns for each batch of images; the ledger adds theirs up."""
+        whole, found, ledgers = copy.copy(self), [], []
+        whole.batch_size = None
+        for part in in_parts(check_images(inputs), target, self.batch_size):
+            found.append(getattr(whole, method)(*part))
+            ledgers.append(whole.ledger.set_index(["layer", "module"]))
+        self.ledger = sum(ledgers[1:], ledgers[0]).reset_index()
+        return found
 
     def _seed(self, outputs: Tensor, target: Target) -> Tensor:
         if not callable(target):

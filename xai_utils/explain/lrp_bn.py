@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from ..models.abn import AttentionBranchNetwork
-from ..models.forward import Target, check_images, preserve_state, run_model, target_scores
+from ..models.forward import (
+    Target,
+    check_batch_size,
+    check_images,
+    in_parts,
+    preserve_state,
+    run_model,
+    target_scores,
+)
 from .components import c1c as choose_component
 from .gradcam import upsample
 from .lrp import LRP, propagate, trace
@@ -74,7 +82,7 @@ class LRPBN(LRP):
                 "perception" branch's, the same number for both, as in an older routine of the authors'.
             multiply: whether R is multiplied by α′.
             c1c: whether C1C ends it; or its options, such as {"size": 28, "threshold": "mean"}.
-            options: epsilon, gamma, biases and box of `LRP`.
+            options: epsilon, gamma, biases, box and batch_size of `LRP`.
 
         Raises:
             TypeError: not an AttentionBranchNetwork; an option that does not exist.
@@ -99,12 +107,16 @@ class LRPBN(LRP):
             ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
             ArithmeticError: relevance is lost or made somewhere; see `propagate`.
         """
+        if self.batch_size is not None:
+            return torch.cat(self._by_batches("attribute", inputs, target))
         (relevance,), attention = self._walked(inputs, target, [self.branches])
         maps = relevance * attention if self.multiply else relevance
         return self.choose(maps) if self.chooses else maps
 
     def parts(self, inputs: Tensor, target: Target = None) -> Parts:
         """Return all that the explanation is made of, whether or not `attribute` uses it, from one forward pass."""
+        if self.batch_size is not None:
+            return Parts(*map(torch.cat, zip(*self._by_batches("parts", inputs, target), strict=True)))
         walked, attention = self._walked(inputs, target, [self.branches, "attention", "perception"])
         product = walked[0] * attention
         return Parts(walked[0], attention, product, self.choose(product), *walked[1:])
@@ -138,14 +150,15 @@ class AttentionMap:
     A model in train mode is run in evaluation mode and put back.
     """
 
-    def __init__(self, abn: AttentionBranchNetwork, *, thresholded: bool = True) -> None:
-        """Explain `abn` by α′, or by α̃, before the threshold θ_α, where not `thresholded`.
+    def __init__(self, abn: AttentionBranchNetwork, *, thresholded: bool = True, batch_size: int | None = None) -> None:
+        """Explain `abn` by α′, or by α̃, before the threshold θ_α, where not `thresholded`, `batch_size` images at once.
 
         Raises:
             TypeError: not an AttentionBranchNetwork.
         """
         _check_network(abn, "AttentionMap")
-        self.model, self.thresholded = abn, thresholded
+        check_batch_size(batch_size)
+        self.model, self.thresholded, self.batch_size = abn, thresholded, batch_size
 
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W), brought to the images' size by `upsample`, bilinear; see `Explainer`."""
@@ -153,6 +166,9 @@ class AttentionMap:
 
     def attribute_layer(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, h, w) on the grid of h."""
+        if self.batch_size is not None:
+            whole, parts = AttentionMap(self.model, thresholded=self.thresholded), check_images(inputs)
+            return torch.cat([whole.attribute_layer(*p) for p in in_parts(parts, target, self.batch_size)])
         with preserve_state(self.model), torch.no_grad():
             found = run_model(self.model, check_images(inputs), call=self.model.branches)
             target_scores(found.logits, target)

@@ -154,7 +154,7 @@ def _module_of(node: fx.Node) -> tuple[nn.Module, tuple[fx.Node, ...]] | None:
         return Add(), _main_and_skip(*tensors)
     if what in _PRODUCTS and len(args) == len(tensors) == 2:
         for features, attention in (tensors, tensors[::-1]):
-            if Gate.fits(_shape(features), _shape(attention)):
+            if _are_gated(_shape(features), _shape(attention)):
                 return Gate(), (features, attention)
         return None
     if what in _CONCATENATIONS and isinstance(args[0], list | tuple) and (args[1:] or [kwargs.get("dim", 0)])[0] == 1:
@@ -180,6 +180,14 @@ def _module_of(node: fx.Node) -> tuple[nn.Module, tuple[fx.Node, ...]] | None:
         if _dimensions(dimensions) == {2, 3} and tuple(result) in kept:
             return kept[tuple(result)], tensors[:1]
     return None
+
+
+def _are_gated(features: tuple[int, ...] | None, attention: tuple[int, ...] | None) -> bool:
+    """Whether tensors of these shapes are features and a map for them, as `Gate` takes them."""
+    if features is None or attention is None or len(features) != 4:
+        return False
+    n, k, h, w = features
+    return attention in ((n, 1, h, w), (n, k, 1, 1))
 
 
 def _pooled_flat() -> nn.Sequential:

@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,13 @@ _locks: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKe
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
-    """The re-entrant lock of a model: whoever changes its mode, gradients or hooks holds it meanwhile."""
+    """The re-entrant lock of a model: whoever changes its mode, gradients or hooks holds it meanwhile.
+
+    It is that of the first module with parameters, so that a network and one built around it have the same.
+    """
+    first = next((module for module in model.modules() if module._parameters), model)
     with _making:
-        return _locks.setdefault(model, threading.RLock())
+        return _locks.setdefault(first, threading.RLock())
 
 
 @contextmanager
@@ -52,30 +56,18 @@ def _preserved(model: nn.Module) -> Iterator[nn.Module]:
         for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    made_in_inference = [
-        (tensors, name, tensor)
-        for module in model.modules()
-        for tensors in (module._parameters, module._buffers)
-        for name, tensor in tensors.items()
-        if tensor is not None and tensor.is_inference()
-    ]
     try:
         for parameter, _, _ in parameters:
             parameter.grad = None  # the caller's gradients are out of reach meanwhile
-        with torch.inference_mode(False):
-            copies = {id(tensor): _ordinary(tensor) for _, _, tensor in made_in_inference}  # shared ones stay shared
-            for tensors, name, tensor in made_in_inference:
-                tensors[name] = copies[id(tensor)]
+        with torch.inference_mode(False), _ordinary_tensors(model):
             for module, _ in training:
                 module.training = False  # not by eval(), which a model may have overridden
             yield model
     finally:
-        for tensors, name, tensor in made_in_inference:
-            tensors[name] = tensor
         for module, mode in training:
             module.training = mode
         for parameter, requires_grad, grad in parameters:
-            if parameter.requires_grad != requires_grad:
+            if not parameter.is_inference():  # such a one was not in use, and must not be written to
                 parameter.requires_grad_(requires_grad)
             parameter.grad = grad
         with torch.no_grad():
@@ -83,6 +75,20 @@ def _preserved(model: nn.Module) -> Iterator[nn.Module]:
                 setattr(module, name, buffer)
                 if not torch.equal(buffer, values):  # a needless write breaks graphs that saved the buffer
                     buffer.copy_(values)
+
+
+@contextmanager
+def _ordinary_tensors(model: nn.Module) -> Iterator[None]:
+    """Let copies stand in for parameters and buffers that were made in inference mode; shared ones stay shared."""
+    with ExitStack() as undo:
+        copies: dict[int, Tensor] = {}
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and tensor.is_inference():
+                        undo.callback(tensors.__setitem__, name, tensor)
+                        tensors[name] = copies.setdefault(id(tensor), _ordinary(tensor))
+        yield
 
 
 def _refuse_batch_statistics(model: nn.Module) -> None:
@@ -148,7 +154,7 @@ def run_model(
     return choose_output(returned, output)
 
 
-def choose_output(returned: Any, output: Output) -> Any:
+def choose_output(returned: Any, output: Output = None) -> Any:
     """Return the part of what a model returned that `output` names, all of it for None.
 
     Args:
@@ -237,7 +243,7 @@ def _indices(target: Any) -> Tensor:
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"target: got a tensor of {target.dtype}; expected integer class indices")
         return target
-    if isinstance(target, (list, tuple)) and any(isinstance(index, Tensor) for index in target):
+    if isinstance(target, (list, tuple)):
         target = [index.item() if isinstance(index, Tensor) and index.numel() == 1 else index for index in target]
     try:
         array = np.asarray(target)
@@ -251,18 +257,34 @@ def _indices(target: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def split_target(target: Target, n_images: int, size: int) -> list[Target]:
-    """Return the target of each batch of `size` out of N images; one for all images, or a callable, stays as it is.
+def check_batch_size(batch_size: int | None, otherwise: str = "all images at once") -> None:
+    """Refuse, with a ValueError, what is neither a positive integer nor None, which stands for `otherwise`."""
+    wrong = isinstance(batch_size, bool) or not isinstance(batch_size, int | None)
+    if wrong or (batch_size is not None and batch_size < 1):
+        raise ValueError(f"batch_size: got {batch_size!r}; expected a positive integer, or None for {otherwise}")
+
+
+def in_parts(inputs: Tensor, target: Target, size: int) -> Iterator[tuple[Tensor, Target]]:
+    """Yield the images `size` at a time, each batch with its target; one for all, or a callable, stays as it is.
 
     Raises:
-        TypeError: a target that is not an integer. ValueError: indices of another number than N.
+        TypeError: a target that is not an integer. ValueError: indices of another number than images.
     """
-    indices = 0 if target is None or callable(target) else _indices(target)
-    if not isinstance(indices, Tensor) or indices.ndim == 0:
-        return [target] * -(-n_images // size)
+    targets = _one_for_each(target, len(inputs))
+    for part, batch in enumerate(inputs.split(size)):
+        yield batch, targets[part * size :][: len(batch)] if isinstance(targets, Tensor) else targets
+
+
+def _one_for_each(target: Target, n_images: int) -> Target:
+    """Indices (N,) as a tensor; what holds for all images as it is."""
+    if target is None or callable(target):
+        return target
+    indices = _indices(target)
+    if indices.ndim == 0:
+        return target
     if indices.shape != (n_images,):
         raise ValueError(f"target: got shape {tuple(indices.shape)}; expected one index, or {n_images}")
-    return list(indices.split(size))
+    return indices
 
 
 def target_scores(outputs: Any, target: Target, n_images: int | None = None) -> Tensor:

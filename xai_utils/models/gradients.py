@@ -1,5 +1,6 @@
 """Models that cannot be watched from outside, and models that switch gradients off on the way."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ import torch.utils.checkpoint
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_CHECKPOINT = torch.utils.checkpoint.CheckpointFunction
+_checkpoints = threading.RLock()
 
 
 def refuse_compiled(model: nn.Module) -> None:
@@ -38,6 +39,18 @@ class _NoSwitching(TorchFunctionMode):
         return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))
 
 
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """Keep gradients on, though the forward switches them off; `torch.inference_mode` in it cannot be undone."""
+    with torch.enable_grad(), _NoSwitching():
+        yield
+
+
+def is_of_checkpoint(error: RuntimeError) -> bool:
+    """Whether an error says that a reentrant checkpoint stands in the way of `torch.autograd.grad`."""
+    return "torch.utils.checkpoint" in str(error)
+
+
 class _Straight:
     """In the place of reentrant checkpointing, whose segments are run without gradients: runs them as they are."""
 
@@ -47,15 +60,15 @@ class _Straight:
 
 
 @contextmanager
-def gradients_throughout() -> Iterator[None]:
-    """Keep gradients on, though the forward switches them off (`no_grad`) or runs in reentrant checkpoints.
+def without_checkpoints() -> Iterator[None]:
+    """Run reentrant checkpoints as if they were none; one thread at a time.
 
-    `torch.inference_mode` in a forward cannot be undone. Checkpointing is off for the whole process meanwhile, which
-    costs memory and changes no result.
+    They are off for the whole process meanwhile, which costs memory and changes no result.
     """
-    torch.utils.checkpoint.CheckpointFunction = _Straight
-    try:
-        with torch.enable_grad(), _NoSwitching():
+    with _checkpoints:
+        kept = torch.utils.checkpoint.CheckpointFunction
+        torch.utils.checkpoint.CheckpointFunction = _Straight
+        try:
             yield
-    finally:
-        torch.utils.checkpoint.CheckpointFunction = _CHECKPOINT
+        finally:
+            torch.utils.checkpoint.CheckpointFunction = kept

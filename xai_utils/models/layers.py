@@ -36,19 +36,12 @@ class Gate(nn.Module):
         Raises:
             ValueError: shapes that do not belong together.
         """
-        if not self.fits(tuple(features.shape), tuple(attention.shape)):
+        fitting = (len(features), 1, *features.shape[2:]), (*features.shape[:2], 1, 1)
+        if features.ndim != 4 or tuple(attention.shape) not in fitting:
             got = f"{tuple(features.shape)} and {tuple(attention.shape)}"
             expected = "(N, K, h, w), and (N, 1, h, w) or (N, K, 1, 1)"
             raise ValueError(f"features and attention have shapes {got}; expected {expected}")
         return features * (1 + attention if self.residual else attention)
-
-    @staticmethod
-    def fits(features: tuple[int, ...] | None, attention: tuple[int, ...] | None) -> bool:
-        """Whether tensors of these shapes are features and a map for them."""
-        if features is None or attention is None or len(features) != 4 or len(attention) != 4:
-            return False
-        n, k, h, w = features
-        return attention in ((n, 1, h, w), (n, k, 1, 1))
 
 
 class Concat(nn.Module):

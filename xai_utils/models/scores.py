@@ -27,10 +27,11 @@ def scored(outputs: Tensor, score: str) -> Tensor:
     "probability" is a softmax over K classes (a single output stays as it is); "sigmoid" takes every output by itself,
     as for several labels at once or a binary classifier with one output; "logit" the outputs as they are.
     """
-    outputs = outputs if outputs.dtype in (torch.float32, torch.float64) else outputs.float()
+    outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     if score == "sigmoid":
         return outputs.sigmoid()
-    return outputs.softmax(1) if score == "probability" and outputs[:1].numel() > 1 else outputs
+    probability = score == "probability" and outputs[:1].numel() > 1
+    return outputs.softmax(1) if probability else outputs
 
 
 def are_probabilities(outputs: Any) -> bool:
@@ -58,21 +59,35 @@ def refuse_probabilities(model: nn.Module, image: Tensor, outputs: Tensor, score
             f"the model's outputs are probabilities already (softmax inside the model?): score={score!r} would "
             f"flatten them. {advice}"
         )
-    as_it_is = score == "probability" and outputs[:1].numel() == 1
-    if as_it_is or not (outputs.min() >= 0 and outputs.max() <= 1):
+    squashed = score == "sigmoid" or outputs[:1].numel() > 1
+    suspicious = all((squashed, ((outputs >= 0) & (outputs <= 1)).all()))
+    graph = _graph(model, image, output)
+    if graph is None:
+        _warn_of_probabilities(suspicious, score, advice)
         return
-    with torch.enable_grad():
-        found = run_model(model, image.clone().requires_grad_() * 1, output)
-    if found.grad_fn is None:
+    makers = _makers(graph)
+    if suspicious and all(name.startswith(_SQUASHING) for name in makers):
+        raise ValueError(
+            f"the model's outputs are probabilities already (sigmoid inside the model?): score={score!r} would "
+            f"flatten them. {advice}; of several labels at once, the logits go with score='sigmoid'"
+        )
+
+
+def _graph(model: nn.Module, image: Tensor, output: Output) -> Any:
+    """The node of autograd's graph that made the outputs for an image; None where there is no graph."""
+    try:
+        with torch.enable_grad():
+            return run_model(model, image.clone().requires_grad_() * 1, output).grad_fn
+    except RuntimeError:  # a forward that allows no gradients
+        return None
+
+
+def _warn_of_probabilities(suspicious: bool, score: str, advice: str) -> None:
+    if suspicious:
         warnings.warn(
             "the model's outputs lie between 0 and 1. If they are probabilities already, "
             f"score={score!r} flattens them. {advice}",
             stacklevel=2,
-        )
-    elif all(name.startswith(_SQUASHING) for name in _makers(found.grad_fn)):
-        raise ValueError(
-            f"the model's outputs are probabilities already (sigmoid inside the model?): score={score!r} would "
-            f"flatten them. {advice}; of several labels at once, the logits go with score='sigmoid'"
         )
 
 
@@ -80,4 +95,6 @@ def _makers(node: Any) -> set[str]:
     """Names of the operations that made a tensor, behind those that only move or join values."""
     name = re.sub(r"Backward\d*$", "", node.name())
     parents = [parent for parent, _ in node.next_functions if parent is not None]
-    return set().union(*map(_makers, parents)) if name in _PASSING and parents else {name}
+    if name not in _PASSING:
+        return {name}
+    return set().union(*map(_makers, parents)) or {name}
