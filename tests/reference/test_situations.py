@@ -7,17 +7,26 @@ needs none of the options: of another layer or head, or by the formula written o
 import contextlib
 import copy
 import dataclasses
+import io
+import math
+import re
+import sys
 import warnings
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import torch
 import torchvision
+from matplotlib import pyplot
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from xai_utils import plot, progress, suite, training
+from xai_utils.data import store
 from xai_utils.explain import (
     LRP,
     LRPBN,
@@ -36,7 +45,10 @@ from xai_utils.explain import (
     normalize,
 )
 from xai_utils.metrics import insertion_deletion, iou
-from xai_utils.models import AttentionBranchNetwork, SmallCNN, predict
+from xai_utils.models import Add, AttentionBranchNetwork, SmallCNN, from_torch, predict
+from xai_utils.suite import parameters
+
+PAPERS = sorted(path.stem for path in (store.repository_root() / "notebooks").glob("0*.ipynb"))
 
 TARGETS = torch.tensor([2, 0, 3])
 
@@ -381,6 +393,26 @@ def test_grad_cam_behind_a_softmax_is_refused(name):
     assert EXPLAINERS[name](model).attribute(x, lambda outputs: outputs[:, 2].log()).any()
 
 
+@pytest.mark.parametrize(
+    "behind", [nn.Sigmoid(), nn.Hardsigmoid(), lambda logits: logits.clamp(0, 1)[:, :, None].mean(2)]
+)
+@pytest.mark.parametrize("name", OF_LAYERS)
+def test_grad_cam_behind_a_saturated_sigmoid_is_refused(name, behind):
+    """Behind a sigmoid the map is that of the logit but for a factor; where the model is sure that is 0: refused."""
+    model, plain, x = net(behind=behind), net(), batch()
+    with torch.no_grad():
+        for each in (model, plain):
+            each.head.weight.div_(100)
+            each.head.bias[:] = torch.tensor([0.1, 0.2, 0.3, 40.0])
+    if name in ("GradCAM", "GradRAM", "MoRAM"):
+        found, expected = (EXPLAINERS[name](each).attribute(x, 2).flatten(1) for each in (model, plain))
+        torch.testing.assert_close(found / found.abs().amax(1)[:, None], expected / expected.abs().amax(1)[:, None])
+    with pytest.raises(
+        ValueError, match=r"ends in a sigmoid or the like.*for images \[0, 1, 2\]. Pass .* returns logits"
+    ):
+        EXPLAINERS[name](model).attribute(x, 3)
+
+
 SQUASHED = {
     "softmax": (nn.Softmax(1), "softmax inside"),
     "sigmoid": (nn.Sigmoid(), "sigmoid inside"),
@@ -462,6 +494,94 @@ def test_one_output_and_both_sides_of_a_binary_classifier(name):
         torch.testing.assert_close(other, -expected, rtol=1e-3, atol=1e-5)
 
 
+# 3. the twin -----------------------------------------------------------------------------------------------------
+
+
+def resnet(activation=nn.ReLU, **options):
+    """A torchvision ResNet with another activation in its blocks, and statistics as after training."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None, num_classes=4, **options)
+    for module in list(model.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+        if hasattr(module, "relu"):
+            module.relu = activation()
+    return model.eval()
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ReLU6])
+def test_the_twin_keeps_the_activation_of_the_blocks(activation):
+    """A ResNet with SiLU in its blocks stays one: outputs equal, relevance to its end, no ReLU in its place."""
+    model, x = resnet(activation), batch(2, 40)
+    twin = from_torch(model, x)
+    torch.testing.assert_close(twin(x), model(x))
+    assert {type(module) for module in twin.modules()} >= {activation, Add}
+    assert not any(type(module) is nn.ReLU for module in twin.modules())
+    assert LRP(twin).attribute(x, 1).any()
+
+
+def test_the_twin_follows_hooks():
+    """A forward pre-hook that changes the images, and a hook that changes a layer's output, are part of the twin."""
+    model, x = resnet(), batch(2, 40)
+    plain = model(x)
+    model.conv1.register_forward_pre_hook(lambda _module, inputs: (inputs[0] * 2 - 1,))
+    model.layer2.register_forward_hook(lambda _module, _inputs, output: output + 1)
+    assert (model(x) - plain).abs().max() > 0.01
+    torch.testing.assert_close(from_torch(model, x)(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("forward", "error", "message"),
+    [
+        (lambda model, x: model.head(x.mean((2, 3)) + torch.rand(3)), ValueError, "gives other outputs"),
+        (lambda model, x: model.head(x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))), TypeError, "cannot follow"),
+        (lambda model, x: (model.head(x.mean((2, 3))),), ValueError, "it returns a tuple; expected one tensor"),
+    ],
+    ids=["random", "by values", "a tuple"],
+)
+def test_a_twin_that_cannot_be_is_refused(forward, error, message):
+    """What no twin can equal is refused with a reason: outputs are always compared before it is handed out."""
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 4)
+
+        def forward(self, x):
+            return forward(self, x)
+
+    with pytest.raises(error, match=message):
+        from_torch(Own(), batch())
+
+
+def test_lrp_names_from_torch_and_takes_what_it_makes():
+    """A plain torchvision network is refused with the way out, which works."""
+    model, x = resnet(), batch(2, 40)
+    with pytest.raises(ValueError, match=r"or let xai_utils\.models\.from_torch do it"):
+        LRP(model).attribute(x, 1)
+    explainer = LRP(from_torch(model, x))
+    relevance = explainer.attribute(x, 1)
+    absorbed = explainer.ledger.iloc[-1].absorbed
+    assert relevance.sum().item() + absorbed == pytest.approx(model(x)[:, 1].sum().item(), rel=1e-3)
+
+
+def test_lrp_rules_by_layer_by_function_and_by_kind():
+    """rule={"fc": "epsilon"}, a function, and zennit's names give one map where they say the same."""
+    twin, x = from_torch(resnet(), batch(2, 40)), batch(2, 40)
+
+    def by_function(name, module):
+        return "epsilon" if isinstance(module, nn.Linear) else None
+
+    found = [LRP(twin, rule=rule).attribute(x, 1) for rule in ({"fc": "epsilon"}, by_function, "epsilon_plus")]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], LRP(twin).attribute(x, 1))
+    with pytest.raises(ValueError, match=r"rule: the model has no module 'fcc'; the closest: fc"):
+        LRP(twin, rule={"fcc": "epsilon"})
+    with pytest.raises(ValueError, match=r"rule: got 'eps'; expected one of zplus, epsilon, gamma; by kind:"):
+        LRP(twin, rule={"fc": "eps"})
+
+
 # 4. signs --------------------------------------------------------------------------------------------------------
 
 
@@ -510,6 +630,69 @@ def test_moram_of_a_convnext_is_not_silently_negative():
     model = torchvision.models.convnext_tiny(weights=None)
     with pytest.warns(UserWarning, match="MoRAM: the layer's features go down to -"):
         MoRAM(model, "features.7").attribute(batch(1, 64), 0)
+
+
+# 5. threads ------------------------------------------------------------------------------------------------------
+
+
+def in_threads(work, *arguments):
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(work, *arguments))
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_four_threads_on_one_model(name):
+    """Each call gives what it gives alone; mode, BatchNorm and hooks are as before."""
+    model, x = net().train(), batch(1)
+    before = copy.deepcopy(model.state_dict())
+    explainer = EXPLAINERS[name](model)
+    alone = [explainer.attribute(x, c) for c in range(4)]
+    for c, found in enumerate(in_threads(lambda c: explainer.attribute(x, c), [0, 1, 2, 3] * 3)):
+        assert torch.equal(found, alone[c % 4])
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_threads_on_a_network_and_on_one_built_around_it():
+    """A network and a wrapper of it have one lock: neither sees the other's hooks and mode."""
+    inner, x = net().train(), batch(2)
+    outer = nn.Sequential(nn.Identity(), inner, nn.Linear(4, 4))
+    cams = [GradCAMPlusPlus(inner, "last"), GradCAMPlusPlus(outer, "1.last")]
+    alone = [cam.attribute(x, 1) for cam in cams]
+    for number, found in enumerate(in_threads(lambda k: cams[k % 2].attribute(x, 1), range(24))):
+        assert torch.equal(found, alone[number % 2])
+    assert all(module.training for module in outer.modules())
+
+
+def test_threads_with_checkpoints_and_threads_that_draw():
+    """Checkpoints, which are switched off for the whole process, and NumPy's generator are one thread's at a time."""
+    models, x = [Switching("behind").eval() for _ in range(4)], batch(1)
+    kept, state = torch.utils.checkpoint.CheckpointFunction, np.random.get_state()[1].tolist()
+    for makes in (lambda model: GradCAM(model, "last"), lambda model: KernelShap(model, n_samples=30, segments=3)):
+        alone = [makes(model).attribute(x, 1) for model in models]
+        found = in_threads(lambda model, makes=makes: makes(model).attribute(x, 1), models * 3)
+        assert all(torch.equal(one, other) for one, other in zip(found, alone * 3, strict=True))
+    assert torch.utils.checkpoint.CheckpointFunction is kept
+    assert np.random.get_state()[1].tolist() == state
+
+
+# 6. the first cell -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_first_cell_again_after_the_others(paper):
+    """Running the start cell again is no error, whatever the other cells or a startup file have set meanwhile."""
+    known = parameters.schema(paper)
+    values = parameters.defaults(known)
+    cell = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    others = {"accuracy": 0.9, "names": ["a", "b"], "rows": (1, 2), "best": None, "title": "text", "done": True}
+    startup = {name: value for name, value in vars(math).items() if isinstance(value, float)}
+    history = ["", "from math import *", cell, "run = suite.start(...)", "accuracy = score()\nnames = list('ab')"]
+    assert parameters.validate(paper, values | others | startup | {"In": history, "Out": {}}) == values
+    with pytest.raises(ValueError, match=r"epoch = 3 \(int\): no such parameter"):  # of `-p epoch 3`, all the same
+        parameters.validate(
+            paper, values | others | startup | {"epoch": 3, "In": [*history, "# Parameters\nepoch = 3"]}
+        )
 
 
 # 7. what else is set in the process ------------------------------------------------------------------------------
@@ -922,3 +1105,124 @@ def test_a_model_that_keeps_its_batchnorm_in_training():
     torch.testing.assert_close(found[:1], GradCAM(model, "last").attribute(x[:1], 1))
     assert model.stem[1].training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("head", [lambda: nn.BatchNorm1d(4), lambda: nn.BatchNorm1d(4, momentum=None)])
+def test_training_with_a_last_batch_of_one_image(head):
+    """Nine images in batches of four train in batches of four and five, where a BatchNorm could not take the ninth."""
+    sizes = []
+
+    def loss(model, images, generator):
+        sizes.append(len(images[0]))
+        return model(images[0]).square().mean()
+
+    data = torch.utils.data.TensorDataset(batch(9))
+    model = net(behind=nn.Identity())
+    model.behind = head()
+    training.fit(model, loss, data, epochs=1, optimizer=torch.optim.Adam, seed=0, batch_size=4)
+    assert sizes == [1, 4, 5]  # one image alone was tried
+    with pytest.raises(ValueError, match=r"batch_size: got 1 for 9 images; .* Expected batches of 2 images or more"):
+        training.fit(model, loss, data, epochs=1, optimizer=torch.optim.Adam, seed=0, batch_size=1)
+
+
+# 11. words -------------------------------------------------------------------------------------------------------
+
+
+def test_japanese_class_names_are_drawn():
+    """重心 and ひび割れ are drawn, and nothing is said about missing glyphs."""
+    plot.use_style()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot.saliency_table(
+            torch.rand(2, 1, 8, 8), {"重心": torch.rand(2, 8, 8)}, ["ひび割れ", "正常"], "判断根拠"
+        )
+        figure.savefig(io.BytesIO())
+    pyplot.close(figure)
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252", "ascii"])
+def test_words_on_any_terminal(encoding, monkeypatch):
+    """α′ under cp932 and 重心 under cp1252 become ?, and nothing raises."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    for name, stream in zip(("stdout", "stderr"), streams, strict=True):
+        monkeypatch.setattr(sys, name, stream)
+    progress.print_anywhere()
+    print("α′ and 重心", file=sys.stdout, flush=True)
+    assert streams[0].buffer.getvalue().decode(encoding).startswith(("?", "α"))
+
+
+def test_a_text_that_papermill_took_for_a_number():
+    """`-p folder 2024` says that -r keeps the text."""
+    values = parameters.defaults(parameters.schema(PAPERS[0]))
+    with pytest.raises(ValueError, match="write -r folder to keep the text"):
+        parameters.validate(PAPERS[0], values | {"folder": 2024})
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_papermill_shows_every_parameter(paper):
+    """`papermill --help-notebook` lists each parameter with its default and its help."""
+    shown = papermill.inspect_notebook(store.repository_root() / "notebooks" / f"{paper}.ipynb")
+    known = parameters.schema(paper).parameters
+    assert shown.keys() == known.keys()
+    assert all(each["help"] and each["default"] for each in shown.values())
+
+
+def test_a_kernel_of_another_environment_is_refused_by_name(monkeypatch, tmp_path):
+    """A kernel that is not the environment's is named, with both, before anything is computed."""
+    monkeypatch.setenv("XAI_PREFIX", str(tmp_path / "other"))
+    monkeypatch.setenv("XAI_RESULTS", str(tmp_path))
+    values = parameters.defaults(parameters.schema(PAPERS[0]))
+    with pytest.raises(RuntimeError, match=rf"runs in the environment {re.escape(sys.prefix)}, .*other"):
+        suite.start(PAPERS[0], parameters=values)
+
+
+# also ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+@pytest.mark.parametrize("name", [*OF_LAYERS, "LRP"])
+def test_batch_size_bounds_how_many_images_go_at_once(name, size):
+    """batch_size= gives the maps of all at once, whatever it is; LRP's ledger is that of all images."""
+    sizes, x, targets = [], batch(5), [2, 0, 3, 1, 1]
+    model = net()
+    model.stem[0].register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
+    whole, parts = EXPLAINERS[name](model), EXPLAINERS[name](model, batch_size=size)
+    expected = whole.attribute(x, targets)
+    sizes.clear()
+    torch.testing.assert_close(parts.attribute(x, targets), expected, rtol=1e-4, atol=1e-6)
+    assert sizes == [min(size, 5 - start) for start in range(0, 5, size)]
+    torch.testing.assert_close(parts.attribute(x, np.int64(2)), whole.attribute(x, 2), rtol=1e-4, atol=1e-6)
+    if name == "LRP":
+        pd.testing.assert_frame_equal(parts.ledger, whole.ledger, rtol=1e-4)
+    for wrong in (0, -1, 2.0, True, "3"):
+        with pytest.raises(ValueError, match=rf"batch_size: got {wrong!r}; expected a positive integer, or None"):
+            EXPLAINERS[name](model, batch_size=wrong)
+
+
+def test_batch_size_of_the_attention_branch_network():
+    """LRPBN, its parts and ledger, and AttentionMap go in batches, too."""
+    abn, x, targets = AttentionBranchNetwork(18, 4, width=4, blocks=2).eval(), batch(5, 16), [2, 0, 3, 1, 1]
+    one, parts = LRPBN(abn, c1c=False), LRPBN(abn, c1c=False, batch_size=2)
+    torch.testing.assert_close(parts.attribute(x, targets), one.attribute(x, targets), rtol=1e-4, atol=1e-7)
+    pd.testing.assert_frame_equal(parts.ledger, one.ledger, rtol=1e-4)
+    for mine, other in zip(parts.parts(x, targets), one.parts(x, targets), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
+    maps = [AttentionMap(abn, batch_size=size).attribute(x, targets) for size in (None, 2)]
+    torch.testing.assert_close(*maps)
+
+
+@pytest.mark.parametrize("name", ["RISE", "Lime", "KernelShap", "ShapPartition"])
+def test_what_takes_long_counts_its_images(name, monkeypatch):
+    """RISE, LIME and SHAP show a bar, of as many changed images as they pass through the model."""
+    bars = []
+
+    class Bar(progress.tqdm):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options | {"disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(progress, "tqdm", Bar)
+    EXPLAINERS[name](net()).attribute(batch(2), 1)
+    (one,) = bars
+    assert one.total == {"RISE": 2 * 40, "ShapPartition": 2 * 20}.get(name, 2 * 30)
+    assert one.n == pytest.approx(one.total, rel=0.1)  # shap may take a few more or less

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..models.forward import Output, Target, check_images, lock_of, run_model, target_scores
 from ..models.gradients import gradients_on, is_of_checkpoint, refuse_compiled, without_checkpoints
-from ..models.scores import are_probabilities
+from ..models.scores import are_probabilities, ends_in_squashing
 
 Reshape = Callable[[Tensor], Tensor]  # a layer's output in its own layout -> (N, K, h, w)
 
@@ -63,6 +63,8 @@ def features_and_gradients(
             features, gradients, outputs = run(reshape, output)
     if gradients is None:
         raise ValueError(f"the target's score does not depend on layer {name!r}, or not differentiably")
+    if not callable(target):
+        _refuse_vanished(gradients, outputs)
     if reshape is None:
         return LayerGradients(features, gradients, outputs)
     maps = (_reshaped(reshape, part, name, len(images)) for part in (features, gradients))
@@ -114,7 +116,7 @@ def _one_pass(
                 handle.remove()
         if not captured:
             raise ValueError(f"layer {name!r} is not reached in the forward pass; choose one that is")
-        if are_probabilities(outputs) and not callable(target):
+        if not callable(target) and are_probabilities(outputs):
             raise ValueError(
                 "the model's outputs are probabilities (softmax inside the model?), behind which gradients vanish "
                 "where the model is sure. Pass a model that returns logits, or a callable target: "
@@ -131,6 +133,15 @@ def _one_pass(
             if not is_of_checkpoint(error):
                 raise
     return captured[0], None, outputs
+
+
+def _refuse_vanished(gradients: Tensor, outputs: Tensor) -> None:
+    empty, squashed = ~gradients.flatten(1).any(1), ends_in_squashing(outputs.grad_fn)
+    if squashed and empty.any():
+        raise ValueError(
+            f"the model ends in a sigmoid or the like, behind which gradients vanish where it is sure, here for images "
+            f"{empty.nonzero()[:5, 0].tolist()}. Pass a model that returns logits"
+        )
 
 
 def _width(part: nn.Module) -> tuple[int, ...]:

@@ -49,6 +49,7 @@ _READS = {Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.is_float
     getattr(Tensor, name).__get__
     for name in ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad", "_version")
 }
+_OR = ", or let xai_utils.models.from_torch do it"
 _HINTS = {
     "add": "use xai_utils.models.Add",
     "mul": "use xai_utils.models.Gate",
@@ -134,7 +135,7 @@ class _Watch(TorchFunctionMode):
                 hint = _HINTS.get(operation, "put it into a module that LRP has a rule for")
                 raise ValueError(
                     f"{self.where(self.open[-1])} calls {operation!r} in its forward, outside any module with a rule; "
-                    f"{hint}, or let xai_utils.models.from_torch do it"
+                    f"{hint}{_OR}"
                 )
         return func(*args, **kwargs)
 
@@ -142,9 +143,9 @@ class _Watch(TorchFunctionMode):
         self.open.append(module)
         if module in self.leaves:
             if module in self.called:
-                raise ValueError(f"{self.where(module)} is called twice; use one instance for each call")
+                raise ValueError(f"{self.where(module)} is called twice; use one instance for each call{_OR}")
             if getattr(module, "inplace", False):
-                raise ValueError(f"{self.where(module)} works in place; build it with inplace=False")
+                raise ValueError(f"{self.where(module)} works in place; build it with inplace=False{_OR}")
             self.called.add(module)
 
     def leave(self, module: nn.Module, args: tuple, output: Any) -> None:

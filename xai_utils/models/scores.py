@@ -65,8 +65,8 @@ def refuse_probabilities(model: nn.Module, image: Tensor, outputs: Tensor, score
     if graph is None:
         _warn_of_probabilities(suspicious, score, advice)
         return
-    makers = _makers(graph)
-    if suspicious and all(name.startswith(_SQUASHING) for name in makers):
+    squashing = ends_in_squashing(graph)
+    if suspicious and squashing:
         raise ValueError(
             f"the model's outputs are probabilities already (sigmoid inside the model?): score={score!r} would "
             f"flatten them. {advice}; of several labels at once, the logits go with score='sigmoid'"
@@ -89,6 +89,11 @@ def _warn_of_probabilities(suspicious: bool, score: str, advice: str) -> None:
             f"score={score!r} flattens them. {advice}",
             stacklevel=2,
         )
+
+
+def ends_in_squashing(graph: Any) -> bool:
+    """Whether a sigmoid, softmax or clamp made all of a tensor, as its node of autograd's graph tells."""
+    return all(name.startswith(_SQUASHING) for name in _makers(graph))
 
 
 def _makers(node: Any) -> set[str]:
