@@ -253,10 +253,3 @@ def _compare(expected: Any, found: Any) -> None:
             f"model: its twin of modules gives other outputs (by {apart:.3g} of the largest): its forward does "
             "something else at every call. Build the network of modules yourself: xai_utils.models.Add and Gate"
         )
-
-
-def known_functions() -> list[str]:
-    """Names of the functions that `from_torch` turns into modules, for the documentation."""
-    groups: list[Any] = [*_ADDS, *_PRODUCTS, *_CONCATENATIONS, *_ACTIVATIONS, *_POOLS, *_FLATTENS, *_DROPOUTS, "mean"]
-    names: list[Callable | str] = groups
-    return sorted({getattr(each, "__name__", str(each)).strip("_") for each in names})
