@@ -1,6 +1,7 @@
 """Training: early stopping, best weights, and checkpoints from which a killed run ends as if it had not been."""
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -221,7 +222,7 @@ def _check(
 
 def _try_one_image(model: nn.Module, loss: Loss, data: Dataset, device: torch.device, augment: Augment | None) -> None:
     """Ask for the loss of one image in train mode; BatchNorm statistics stay as they are."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    state = copy.deepcopy(model.state_dict())
     model.train()
     try:
         for batch in _batches(data, (torch.zeros(1, dtype=torch.int64, device="cpu"),), 0, generator(0, "one image")):
@@ -229,8 +230,7 @@ def _try_one_image(model: nn.Module, loss: Loss, data: Dataset, device: torch.de
             batch = augment(batch, generator(0, "augment")) if augment is not None else batch
             loss(model, batch, generator(0, "noise"))
     finally:
-        for buffer, values in buffers:
-            buffer.copy_(values)
+        model.load_state_dict(state)
 
 
 def _about_one_image(batch_size: int, n_images: int, error: ValueError) -> str:

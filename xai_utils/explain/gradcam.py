@@ -130,7 +130,8 @@ class _LayerMap:
         if isinstance(self.layer, (list, tuple)):
             return _mean_on_one_grid([one.attribute_layer(inputs, target) for one in self._of_each_layer()])
         if self.batch_size is not None:
-            return self._by_batches(check_images(inputs), target)
+            parts = in_parts(check_images(inputs), target, self.batch_size)
+            return torch.cat([_whole(self).attribute_layer(*part) for part in parts])
         found = partial(features_and_gradients, reshape=self.reshape, output=self.output)
         with preserve_state(self.model):
             maps = self._map(found(self.model, self.layer, inputs, target), target).detach()
@@ -147,10 +148,12 @@ class _LayerMap:
             one.layer = layer
             yield one
 
-    def _by_batches(self, inputs: Tensor, target: Target) -> Tensor:
-        whole = copy.copy(self)
-        whole.batch_size = None
-        return torch.cat([whole.attribute_layer(*part) for part in in_parts(inputs, target, self.batch_size)])
+
+def _whole(explainer: _LayerMap) -> _LayerMap:
+    """The explainer as it is, but for all images of a call at once."""
+    one = copy.copy(explainer)
+    one.batch_size = None
+    return one
 
 
 def _mean_on_one_grid(maps: list[Tensor]) -> Tensor:
@@ -210,9 +213,11 @@ class MoRAM(_LayerMap):
 
 
 def _warn_of_negative(features: Tensor) -> None:
-    if (features < 0).any():
+    lowest = features.amin()
+    negative = bool(lowest < 0)
+    if negative:
         warnings.warn(
-            f"MoRAM: the layer's features go down to {features.min():.3g}; |w| A is meant for features of at least 0, "
+            f"MoRAM: the layer's features go down to {lowest:.3g}; |w| A is meant for features of at least 0, "
             'as after a ReLU: choose such a layer, or features="modulus" for Σ |w| |A|',
             stacklevel=2,
         )
@@ -296,7 +301,8 @@ def normalize(maps: Tensor, signed: bool = False) -> Tensor:
 
 
 def _warn_of_signs(maps: Tensor) -> None:
-    if (maps < 0).any():
+    negative = bool((maps < 0).any())
+    if negative:
         warnings.warn(
             "normalize: maps hold negative values, the lowest of which becomes 0, as if nothing were there; "
             "signed=True scales them around zero",

@@ -57,12 +57,13 @@ def features_and_gradients(
     module, name = find_layer(model, layer)
     images = check_images(inputs)
     run = partial(_one_pass, model, module, name, inputs if create_graph else images, target, create_graph)
-    features, gradients, outputs = run(reshape, output)
-    if gradients is None and not create_graph:
+    try:
+        features, gradients, outputs = run(reshape, output)
+    except _Cut:
+        if create_graph:
+            raise
         with gradients_on(), without_checkpoints():
             features, gradients, outputs = run(reshape, output)
-    if gradients is None:
-        raise ValueError(f"the target's score does not depend on layer {name!r}, or not differentiably")
     if not callable(target):
         _refuse_vanished(gradients, outputs)
     if reshape is None:
@@ -77,6 +78,10 @@ def features_and_gradients(
     return found
 
 
+class _Cut(ValueError):
+    """No gradient leads from the score to the layer: it does not depend on it, or they were switched off between."""
+
+
 def _one_pass(
     model: nn.Module,
     module: nn.Module,
@@ -84,10 +89,10 @@ def _one_pass(
     inputs: Tensor,
     target: Target,
     create_graph: bool,
-    reshape: Reshape | None,
-    output: Output,
-) -> tuple[Tensor, Tensor | None, Any]:
-    """The layer's output, ∂y/∂ of it (None where the graph is cut), and the model's outputs."""
+    reshape: Reshape | None = None,
+    output: Output = None,
+) -> tuple[Tensor, Tensor, Any]:
+    """The layer's output, ∂y/∂ of it, and the model's outputs; _Cut where no gradient comes from one to the other."""
     captured: list[Tensor] = []
     on_last_dimension: set[torch.Size] = set()  # shapes that a layer made whose channels come last
 
@@ -126,13 +131,18 @@ def _one_pass(
             # images do not see each other: the gradient of the sum holds each image's own
             total = target_scores(outputs, target, len(inputs)).sum()
         options = {"create_graph": create_graph, "allow_unused": True}
+        cut = f"the target's score does not depend on layer {name!r}, or not differentiably"
+        if not total.requires_grad:
+            raise _Cut(cut)
         try:
-            if total.requires_grad:
-                return captured[0], torch.autograd.grad(total, captured[0], **options)[0], outputs
+            gradients = torch.autograd.grad(total, captured[0], **options)[0]
         except RuntimeError as error:
-            if not is_of_checkpoint(error):
-                raise
-    return captured[0], None, outputs
+            if is_of_checkpoint(error):
+                raise _Cut(cut) from error
+            raise
+        if gradients is None:
+            raise _Cut(cut)
+    return captured[0], gradients, outputs
 
 
 def _refuse_vanished(gradients: Tensor, outputs: Tensor) -> None:

@@ -4,7 +4,6 @@
 relevance on. Whatever happens outside a module with a rule is refused: no sum of relevance could tell that it did.
 """
 
-import copy
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -521,8 +520,9 @@ class LRP:
             ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
             ArithmeticError: relevance is lost or made somewhere; see `propagate`.
         """
-        if self.batch_size is not None:
-            return torch.cat(self._by_batches("attribute", inputs, target))
+        return torch.cat(self._batched(self._maps, inputs, target))
+
+    def _maps(self, inputs: Tensor, target: Target) -> Tensor:
         images = check_images(inputs)
         with preserve_state(self.model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if images.device.type == "cpu":  # a third faster there
@@ -538,15 +538,16 @@ class LRP:
                 raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
         return relevance.sum(1)
 
-    def _by_batches(self, method: str, inputs: Tensor, target: Target) -> list[Any]:
-        """What a method returns for each batch of images; the ledger adds theirs up."""
-        whole, found, ledgers = copy.copy(self), [], []
-        whole.batch_size = None
-        for part in in_parts(check_images(inputs), target, self.batch_size):
-            found.append(getattr(whole, method)(*part))
-            ledgers.append(whole.ledger.set_index(["layer", "module"]))
-        self.ledger = sum(ledgers[1:], ledgers[0]).reset_index()
-        return found
+    def _batched(self, method: Callable[[Tensor, Target], Any], inputs: Tensor, target: Target) -> list[Any]:
+        """What a method returns for each batch of images; the ledger is that of all."""
+        if self.batch_size is not None:
+            found, ledgers = [], []
+            for part in in_parts(check_images(inputs), target, self.batch_size):
+                found.append(method(*part))
+                ledgers.append(self.ledger.set_index(["layer", "module"]))
+            self.ledger = sum(ledgers[1:], ledgers[0]).reset_index()
+            return found
+        return [method(inputs, target)]
 
     def _seed(self, outputs: Tensor, target: Target) -> Tensor:
         if not callable(target):

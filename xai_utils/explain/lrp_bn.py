@@ -100,23 +100,16 @@ class LRPBN(LRP):
         self.choose = partial(choose_component, **(c1c if isinstance(c1c, Mapping) else {}))
         self.choose(torch.zeros(1, 1, 1, dtype=torch.float32, device="cpu"))  # refuses wrong options now
 
-    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
-        """Return the maps (N, H, W); see `Explainer`.
-
-        Raises:
-            ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
-            ArithmeticError: relevance is lost or made somewhere; see `propagate`.
-        """
-        if self.batch_size is not None:
-            return torch.cat(self._by_batches("attribute", inputs, target))
+    def _maps(self, inputs: Tensor, target: Target) -> Tensor:
         (relevance,), attention = self._walked(inputs, target, [self.branches])
         maps = relevance * attention if self.multiply else relevance
         return self.choose(maps) if self.chooses else maps
 
     def parts(self, inputs: Tensor, target: Target = None) -> Parts:
         """Return all that the explanation is made of, whether or not `attribute` uses it, from one forward pass."""
-        if self.batch_size is not None:
-            return Parts(*map(torch.cat, zip(*self._by_batches("parts", inputs, target), strict=True)))
+        return Parts(*map(torch.cat, zip(*self._batched(self._parts, inputs, target), strict=True)))
+
+    def _parts(self, inputs: Tensor, target: Target) -> Parts:
         walked, attention = self._walked(inputs, target, [self.branches, "attention", "perception"])
         product = walked[0] * attention
         return Parts(walked[0], attention, product, self.choose(product), *walked[1:])

@@ -85,7 +85,7 @@ def _ordinary_tensors(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
-                    if tensor is not None and tensor.is_inference():
+                    if isinstance(tensor, Tensor) and tensor.is_inference():
                         undo.callback(tensors.__setitem__, name, tensor)
                         tensors[name] = copies.setdefault(id(tensor), _ordinary(tensor))
         yield
@@ -270,18 +270,18 @@ def in_parts(inputs: Tensor, target: Target, size: int) -> Iterator[tuple[Tensor
     Raises:
         TypeError: a target that is not an integer. ValueError: indices of another number than images.
     """
-    targets = _one_for_each(target, len(inputs))
+    targets = _one_for_each(len(inputs), target)
     for part, batch in enumerate(inputs.split(size)):
         yield batch, targets[part * size :][: len(batch)] if isinstance(targets, Tensor) else targets
 
 
-def _one_for_each(target: Target, n_images: int) -> Target:
+def _one_for_each(n_images: int, target: Target = None) -> Target:
     """Indices (N,) as a tensor; what holds for all images as it is."""
     if target is None or callable(target):
         return target
     indices = _indices(target)
     if indices.ndim == 0:
-        return target
+        return indices.item()
     if indices.shape != (n_images,):
         raise ValueError(f"target: got shape {tuple(indices.shape)}; expected one index, or {n_images}")
     return indices

@@ -62,14 +62,17 @@ def refuse_probabilities(model: nn.Module, image: Tensor, outputs: Tensor, score
     squashed = score == "sigmoid" or outputs[:1].numel() > 1
     suspicious = all((squashed, ((outputs >= 0) & (outputs <= 1)).all()))
     graph = _graph(model, image, output)
-    if graph is None:
-        _warn_of_probabilities(suspicious, score, advice)
-        return
-    squashing = ends_in_squashing(graph)
+    squashing, unknown = ends_in_squashing(graph), all((suspicious, graph is None))
     if suspicious and squashing:
         raise ValueError(
             f"the model's outputs are probabilities already (sigmoid inside the model?): score={score!r} would "
             f"flatten them. {advice}; of several labels at once, the logits go with score='sigmoid'"
+        )
+    if unknown:
+        warnings.warn(
+            "the model's outputs lie between 0 and 1. If they are probabilities already, "
+            f"score={score!r} flattens them. {advice}",
+            stacklevel=2,
         )
 
 
@@ -82,17 +85,10 @@ def _graph(model: nn.Module, image: Tensor, output: Output) -> Any:
         return None
 
 
-def _warn_of_probabilities(suspicious: bool, score: str, advice: str) -> None:
-    if suspicious:
-        warnings.warn(
-            "the model's outputs lie between 0 and 1. If they are probabilities already, "
-            f"score={score!r} flattens them. {advice}",
-            stacklevel=2,
-        )
-
-
-def ends_in_squashing(graph: Any) -> bool:
-    """Whether a sigmoid, softmax or clamp made all of a tensor, as its node of autograd's graph tells."""
+def ends_in_squashing(graph: Any = None) -> bool:
+    """Whether a sigmoid, softmax or clamp made all of a tensor: its node of autograd's graph tells, if it has one."""
+    if graph is None:
+        return False
     return all(name.startswith(_SQUASHING) for name in _makers(graph))
 
 
