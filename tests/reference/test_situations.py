@@ -159,7 +159,7 @@ def test_convnext_needs_no_reshape():
     for layer in ("features.7", "features.7.2", "features.5"):
         found = GradCAM(model, layer).attribute_layer(x, 3)
         torch.testing.assert_close(found, by_hand(model, layer, x, 3, lambda maps: maps))
-    for inside in ("features.7.2.block.2", "features.7.2.block.4", "features.7.2.block.5"):
+    for inside in ("features.7.2.block.2", "features.7.2.block.4", "features.7.2.block.5", "features.7.0.block.1"):
         with pytest.raises(ValueError, match="channels come last"):
             GradCAM(model, inside).attribute(x, 3)
 

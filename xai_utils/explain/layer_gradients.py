@@ -94,7 +94,7 @@ def _one_pass(
 ) -> tuple[Tensor, Tensor, Any]:
     """The layer's output, ∂y/∂ of it, and the model's outputs; _Cut where no gradient comes from one to the other."""
     captured: list[Tensor] = []
-    on_last_dimension: set[torch.Size] = set()  # shapes that a layer made whose channels come last
+    on_last_dimension: set[torch.Size] = set()  # shapes that layers make whose channels come last
 
     def note(part: nn.Module, _inputs: tuple, found: Any) -> None:
         if isinstance(found, Tensor) and found.shape[-1:] == _width(part):
@@ -103,7 +103,7 @@ def _one_pass(
     def capture(_module: nn.Module, _inputs: tuple, found: Any) -> Tensor:
         if captured:
             raise ValueError(f"layer {name!r} is called several times in a forward pass; use one module per call")
-        _check_layout(name, found, len(inputs), reshape, on_last_dimension)
+        _check_layout(name, found, len(inputs), reshape)
         if not (create_graph and found.requires_grad):
             found = found.detach().requires_grad_()
         captured.append(found)
@@ -121,6 +121,7 @@ def _one_pass(
                 handle.remove()
         if not captured:
             raise ValueError(f"layer {name!r} is not reached in the forward pass; choose one that is")
+        _refuse_channels_last(name, captured[0].shape, on_last_dimension)
         if not callable(target) and are_probabilities(outputs):
             raise ValueError(
                 "the model's outputs are probabilities (softmax inside the model?), behind which gradients vanish "
@@ -163,7 +164,7 @@ def _width(part: nn.Module) -> tuple[int, ...]:
     return ()
 
 
-def _check_layout(name: str, found: Any, n_images: int, reshape: Reshape | None, channels_last: set) -> None:
+def _check_layout(name: str, found: Any, n_images: int, reshape: Reshape | None = None) -> None:
     if not isinstance(found, Tensor):
         raise ValueError(f"layer {name!r} returns {type(found).__name__}; expected one tensor: choose a layer inside")
     if reshape is not None:
@@ -175,10 +176,14 @@ def _check_layout(name: str, found: Any, n_images: int, reshape: Reshape | None,
     if found.ndim != 4 or len(found) != n_images:
         way = "choose a convolution, or pass reshape=, which makes that of it"
         raise ValueError(f"{got}; expected (N, K, h, w) for the {n_images} images: {way}")
-    if found.shape in channels_last:
+
+
+def _refuse_channels_last(name: str, shape: torch.Size, channels_last: set[torch.Size]) -> None:
+    if shape in channels_last:
         raise ValueError(
-            f"{got}, as a LayerNorm or Linear makes it whose channels come last, (N, h, w, K); expected (N, K, h, w): "
-            "pass reshape=lambda maps: maps.permute(0, 3, 1, 2), or lambda maps: maps if K comes first after all"
+            f"layer {name!r} returns {tuple(shape)}, as a LayerNorm or Linear makes it whose channels come last, "
+            "(N, h, w, K); expected (N, K, h, w): pass reshape=lambda maps: maps.permute(0, 3, 1, 2), or "
+            "lambda maps: maps if K comes first after all"
         )
 
 
