@@ -21,7 +21,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from .forward import (
     Output,
     Target,
-    check_batch_size,
     check_images,
     check_rows,
     choose_output,
@@ -105,7 +104,8 @@ def images_per_batch(inputs: Tensor, batch_size: int | None) -> int:
         elif torch.get_num_threads() == 1:  # oneDNN takes a 1×1 convolution on one thread from 16 images on only
             images *= 2
         return max(1, images * 224**2 // (inputs.shape[2] * inputs.shape[3]))
-    check_batch_size(batch_size, "the best one")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size!r}; expected a positive integer, or None for the best one")
     return batch_size
 
 
