@@ -99,8 +99,9 @@ def morphs(
     labels: Sequence[str] = (),
     odd: ArrayLike | None = None,
     title: str = "",
+    numbers: Sequence[int] = (),
 ) -> Figure:
-    """One row per input: the input, then its morph's frames D(z_0, l) … D(z_n, l).
+    """One row per input: the input, then its morph's frames D(z_0, l) … D(z_n, l), or some of them.
 
     Args:
         inputs: (N, C, H, W) images in [0, 1].
@@ -108,11 +109,12 @@ def morphs(
         labels: N row labels, for instance "1 → 2".
         odd: (N, n + 1) bool; such frames are outlined.
         title: of the whole figure.
+        numbers: which i the frames are of, the first and the last among them; default: all, 0 … n.
     """
     inputs, frames = _array(inputs), _array(frames)
     n, steps = frames.shape[:2]
     fig, axes = plt.subplots(
-        n, steps + 2, figsize=(0.74 * (steps + 1.35), 0.82 * n + 0.4 + 0.25 * bool(title)),
+        n, steps + 2, figsize=(1.1 * (steps + 1.35), 1.2 * n + 0.4 + 0.25 * bool(title)),
         squeeze=False, layout="constrained", width_ratios=[1, 0.35, *[1] * steps],
     )  # fmt: skip
     for row in range(n):
@@ -127,8 +129,8 @@ def morphs(
                 for spine in ax.spines.values():
                     spine.set(visible=True, color=ACCENT, linewidth=2)
     axes[0, 0].set_title("input x", fontsize=9)
-    for step in range(steps):
-        name = {0: "$D(z_0, l)$", steps - 1: "$D(z_n, l)$"}.get(step, f"$z_{{{step}}}$")
+    for step, number in enumerate(numbers or range(steps)):
+        name = {0: "$D(z_0, l)$", steps - 1: "$D(z_n, l)$"}.get(step, f"$z_{{{number}}}$")
         axes[0, step + 2].set_title(name, fontsize=9)
     fig.suptitle(title, fontsize=11)
     return fig
