@@ -89,15 +89,14 @@ class Paper(Strict):
         return [value for value in self.values if value.id.startswith(claim + ".")]
 
     def _gates(self, claim: str, parameters: Mapping[str, Any]) -> list[Competence]:
-        """What a network of a run of these parameters must have reached before `claim` is tested."""
-        if not self.judged[claim].rule.judges(parameters):
-            return []
+        """What the network that `claim` is about must have reached in a run of these parameters, whose arm counts."""
         return [gate for gate in self.competence if claim in gate.claims and gate.applies(parameters)]
 
     def missing(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[str]:
         """The metrics that `claim` needs of a run of these parameters and lacks; arguments as for `evaluate`."""
-        gates = [gate.metric for gate in self._gates(claim, parameters) if gate.metric not in metrics]
-        return list(dict.fromkeys([*self.judged[claim].rule.missing(metrics, parameters), *gates]))
+        rule = self.judged[claim].rule
+        read = [*rule.metrics(), *(gate.metric for gate in self._gates(claim, parameters))]
+        return [name for name in dict.fromkeys(read) if name not in metrics] if rule.judges(parameters) else []
 
     def judge(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Verdict:
         """The verdict on one claim. Arguments as for `evaluate`; MissingMetric: a metric is not there."""
@@ -107,7 +106,8 @@ class Paper(Strict):
     def competent(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Learned:
         """Whether the network that `claim` is about has learned its task; True where no gate stands before it.
 
-        Arguments as for `evaluate`. Of several gates the first that is not passed counts, then one that cannot be told.
+        Arguments as for `evaluate`; the rule itself need not judge such a run. Of several gates the first that is not
+        passed counts, then one that cannot be told.
 
         Raises:
             ValueError: the paper has no such claim.

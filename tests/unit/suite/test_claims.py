@@ -90,6 +90,7 @@ def test_a_network_is_asked_for_by_a_claim_about_it(tmp_path):
     found = paper.competent("P1.1", {"V1.accuracy": number(0.3)}, {})
     assert (found.learned, found.text) == (False, "V1.accuracy is 0.3 on test images, it needs 0.6")
     assert paper.competent("P1.1", {"V1.accuracy": number(0.7)}, {}).learned is True
+    assert paper.competent("P1.1", {"V1.accuracy": number(0.3)}, {"arm": "an arm without claims"}).learned is False
     assert paper.competent("P1.2", {}, {}) == (True, "no bound is set")
     with pytest.raises(claims.MissingMetric, match=r"V1\.accuracy"):
         paper.competent("P1.1", {}, {})
