@@ -5,6 +5,7 @@ Functions take arrays or tensors, return a matplotlib `Figure` and never call `p
 
 import importlib.util
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -394,6 +395,19 @@ def morph_slider(frames: ArrayLike | Tensor, labels: Sequence[str] = (), size: i
 
     slider.observe(turn, names="value")
     return VBox([slider, image, caption])
+
+
+def banner(fig: Figure, text: str) -> Figure:
+    """Write `text` across the top of a finished figure, outside its axes: what a reader must know before the maps.
+
+    "" changes nothing. For instance `plot.banner(fig, run.competent("P3.1").warning)`.
+    """
+    if text:
+        width = max(20, round(fig.get_figwidth() * 13))  # letters of this size in a line
+        box = {"boxstyle": "square,pad=0.5", "facecolor": ACCENT, "edgecolor": "none"}
+        place = {"x": 0.5, "y": 1.02, "ha": "center", "va": "bottom", "fontsize": 9, "color": "white"}
+        fig.text(s=textwrap.fill(text, width), bbox=box, **place)
+    return fig
 
 
 def _array(values: ArrayLike | Tensor) -> np.ndarray:
