@@ -99,7 +99,8 @@ def test_images_and_steps_share_batches_and_nothing_is_scored_twice(batch_size):
     result = insertion_deletion(model, x, saliency, steps=5, batch_size=batch_size)
     torch.testing.assert_close(result.insertion, expected.insertion, rtol=0, atol=1e-14)
     torch.testing.assert_close(result.deletion, expected.deletion, rtol=0, atol=1e-14)
-    scored = model.sizes[1:]  # after the one look at the outputs' shape
+    assert model.sizes[1] == 1  # what made the outputs is looked up in the graph of one image
+    scored = model.sizes[2:]  # after the one look at the outputs' shape
     assert sum(scored) == 3 * 2 * 5  # S + 1 of insertion, S - 1 of deletion
     assert set(scored[:-1]) <= {batch_size}
     assert max(scored) <= batch_size
