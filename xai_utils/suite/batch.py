@@ -10,6 +10,7 @@ import yaml
 
 from xai_utils.data import store
 from xai_utils.suite import parameters
+from xai_utils.suite.publish import settle_all
 from xai_utils.suite.record import Record, load_record, results_root, stale
 
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
@@ -77,6 +78,7 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
         if unknown := [arm for arm in chosen if arm not in known]:
             raise ValueError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(known)}, or say all")
         for arm in chosen:
+            settle_all(results_root() / profile / paper / arm)
             jobs += [reasoned(Job(profile, paper, arm, seed, ""), root) for seed in wanted]
     return jobs
 

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from xai_utils.data.store import repository_root, unpublished
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import alt_text, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN
+from xai_utils.suite.publish import publish, settle
 from xai_utils.suite.record import DataSource, Provenance, Record, run_folder, subject
 from xai_utils.suite.rules import Learned, with_reason
 from xai_utils.suite.strict import checked
@@ -91,34 +91,6 @@ def _check_size(folder: Path, files: dict[str, bytes]) -> None:
         )
 
 
-def _publish(folder: Path, files: dict[str, bytes]) -> None:
-    """Put a record and its files in place of the older ones; `files` ends with record.json.
-
-    Everything is written beside the folder first, so a full disk changes nothing. Then, one rename each: the old
-    record.json goes, its PNG and NPZ files go, the new ones come, the new record.json comes last. So no
-    record.json ever stands beside files that are not its own. An error undoes the renames in reverse order; after
-    a kill the folder holds a whole record or none.
-    """
-    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.record-", dir=folder.parent))
-    moved: list[tuple[Path, Path]] = []
-    try:
-        (stage / "new").mkdir()
-        (stage / "old").mkdir()
-        for name, content in files.items():
-            (stage / "new" / name).write_bytes(content)
-        old = [path for kind in ("record.json", "*.png", "*.npz") for path in folder.glob(kind)]
-        moves = [(path, stage / "old" / path.name) for path in old]
-        for source, target in moves + [(stage / "new" / name, folder / name) for name in files]:
-            os.replace(source, target)
-            moved.append((source, target))
-    except BaseException:
-        for source, target in reversed(moved):
-            os.replace(target, source)
-        raise
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
 def _brief(values: list[claims.Value]) -> str:
     """The paper's own numbers for one claim, the first three of them."""
     shown = []
@@ -176,8 +148,7 @@ class Run:
                     f"another run is writing into {self.folder}. Wait until it has ended (a notebook's kernel holds "
                     "on until it records or restarts), or choose another seed, arm, profile or XAI_RESULTS."
                 ) from None
-            for leftover in self.folder.parent.glob(f".{self.folder.name}.record-*"):
-                shutil.rmtree(leftover)  # of a run that was killed while it recorded
+            settle(self.folder)  # what a run had begun that was killed while it recorded
 
     def _acquire(self, seconds: float) -> None:
         """Take the folder's lock, at once or within some seconds: a batch waits for a run that another left behind."""
@@ -379,7 +350,7 @@ class Run:
         files["record.json"] = f"{text}\n".encode()
         _check_size(self.folder, files)
         with _writing(self.folder):
-            _publish(self.folder, files)
+            publish(self.folder, files)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._close("has been recorded")
         rows = []

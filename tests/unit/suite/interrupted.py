@@ -1,0 +1,89 @@
+"""A process that is killed, or interrupted, at a chosen moment: for tests of what survives that.
+
+`every_moment(action)` says how many moments an action has, `stopped(action, moment, how)` does it in a child process
+that ends there. A moment is a call of the file system (as Python's audit events tell it) or, with `bytecodes`, every
+single bytecode of some files.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+
+CALLS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
+KILLED, INTERRUPTED, WHOLE, WRONG = 37, 38, 0, 39
+HOWS = ("kill", "interrupt")
+
+
+class _Moments:
+    def __init__(self, stop, how):
+        self.count, self.stop, self.how, self.over = 0, stop, how, False
+
+    def next(self):
+        self.count += 1
+        if self.count == self.stop and not self.over:
+            self.over = True  # an interrupt comes once
+            if self.how == "kill":
+                os._exit(KILLED)
+            raise KeyboardInterrupt
+
+    def audited(self, event, _):
+        if event in CALLS and not self.over:
+            self.next()
+
+    def traced(self, files):
+        def trace(frame, event, _):
+            if not frame.f_code.co_filename.endswith(files):
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                self.next()
+            return trace
+
+        return trace
+
+
+def _in_child(action, moments, bytecodes):
+    """The child's exit status, and how many moments it counted; it never returns from here."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, which the child does without
+        child = os.fork()
+    if child:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            told = pipe.read()
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status), int(told or 0)
+    status = WRONG
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        threading.excepthook = lambda *_: None
+        sys.settrace(moments.traced(bytecodes)) if bytecodes else sys.addaudithook(moments.audited)
+        action()
+        status = WHOLE
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        moments.over = True
+        sys.settrace(None)
+        os.write(writer, str(moments.count).encode())
+        os._exit(status)
+
+
+def every_moment(action, bytecodes=()):
+    """How many moments `action` has when nothing stops it."""
+    status, count = _in_child(action, _Moments(None, ""), bytecodes)
+    assert (status, count > 0) == (WHOLE, True)
+    return count
+
+
+def stopped(action, moment, how, bytecodes=()):
+    """Do `action` in a child that is killed or interrupted at a moment (1 …); whether it ended in that way."""
+    status, _ = _in_child(action, _Moments(moment, how), bytecodes)
+    assert status in (WHOLE, KILLED if how == "kill" else INTERRUPTED), (moment, how, status)
+    return status != WHOLE
