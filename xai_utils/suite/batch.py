@@ -118,8 +118,9 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
         return f"made with other parameters: {', '.join(other)}"
     if changed := stale(record, root) + _other_data(record, root):
         return f"changed since: {', '.join(changed)}"
-    if any(path.parent.glob("notebook.running-*.ipynb")):
-        return "its last run was broken off"
+    recorded = path.stat().st_mtime_ns
+    if any(running.stat().st_mtime_ns >= recorded for running in path.parent.glob("notebook.running-*.ipynb")):
+        return "its last run was broken off"  # after it had recorded, or a later one before
     keeps = run.profile == "quick" or path.parent == lowest(path.parent.parent)
     if keeps and not (path.parent / "notebook.ipynb").is_file():
         return "no executed notebook beside the record"

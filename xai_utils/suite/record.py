@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from xai_utils.suite.parameters import OWN, Plain
 from xai_utils.suite.rules import Verdict
 from xai_utils.suite.strict import Strict, checked
 
+NAME = r"\w[\w.-]*"  # of a profile, an arm, a figure, …
 SCHEMA_VERSION = 2  # 1, still read: `settings` held all that the arm set, and counted before `parameters`
 
 
@@ -106,7 +108,13 @@ def results_root() -> Path:
 
 
 def run_folder(profile: str, paper: str, arm: str, seed: int, overrides: bool) -> Path:
-    """Where a run's files lie; one that overrides what its profile or arm says never replaces the arm's own."""
+    """Where a run's files lie; one that overrides what its profile or arm says never replaces the arm's own.
+
+    ValueError if profile or arm is no name of a folder.
+    """
+    for part in (profile, arm):
+        if not re.fullmatch(NAME, part, re.ASCII):
+            raise ValueError(f"{part!r} becomes a folder's name: use letters, digits, '_', '.' and '-'.")
     return results_root() / profile / paper / (arm + OWN * overrides) / f"seed_{seed}"
 
 

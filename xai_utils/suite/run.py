@@ -29,7 +29,7 @@ from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import alt_text, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN
 from xai_utils.suite.publish import publish, settle
-from xai_utils.suite.record import DataSource, Provenance, Record, run_folder, subject
+from xai_utils.suite.record import NAME, DataSource, Provenance, Record, run_folder, subject
 from xai_utils.suite.rules import Learned, with_reason
 from xai_utils.suite.strict import checked
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs 
     from xai_utils.suite.shown import ClosingTable, Line, Told
 
 SIZE_LIMIT = 3_000_000  # bytes in a run folder: results are committed
-_ID, _NAME = r"[A-Z]\d+(\.\w+)+", r"\w[\w.-]*"  # of a metric; of a figure, an arm, …
+_ID = r"[A-Z]\d+(\.\w+)+"  # of a metric
 _active: "Run | None" = None  # one run per process: a notebook run again from the top gives the old one up
 
 
@@ -117,9 +117,6 @@ class Run:
         self.arm = found.values.get("arm", "main")
         self.settings, self.overrides = MappingProxyType(known.settings(self.arm)), found.overrides
         self.replaced = MappingProxyType(found.replaced)
-        for part in (self.profile, self.arm):
-            if not re.fullmatch(_NAME, part, re.ASCII):
-                raise ValueError(f"{part!r} becomes a folder's name: use letters, digits, '_', '.' and '-'.")
         self.device = _device(found.values.get("device", "auto"))
         self.folder = run_folder(self.profile, paper, self.arm, self.seed, bool(found.overrides))
         self._reported = claims.load()
@@ -168,7 +165,7 @@ class Run:
             (self.folder / ".lock").unlink(missing_ok=True)  # while it is held; filelock knows of that
             self._lock.release()
 
-    def _admit(self, kind: str, name: str, pattern: str = _NAME, taken: Mapping[str, Any] | None = None) -> None:
+    def _admit(self, kind: str, name: str, pattern: str = NAME, taken: Mapping[str, Any] | None = None) -> None:
         if self._closed:
             raise RuntimeError(f"this run {self._closed}. Begin a new one with suite.start.")
         if not re.fullmatch(pattern, name, re.ASCII):
@@ -393,6 +390,12 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
             "python -m ipykernel install --sys-prefix"
         )
     run = Run(paper, parameters)
+    expected = os.environ.get("XAI_FOLDER")
+    if expected and Path(expected).resolve() != run.folder.resolve():
+        raise RuntimeError(
+            f"the record would lie in {run.folder}, and notebooks/run keeps the notebook in {expected}: leave profile, "
+            "arm, seed, XAI_RESULTS and XAI_ROOT as notebooks/run has them, and let the kernel import this checkout"
+        )
     if _active:
         _active._close("was given up for a later one")
     run._open()

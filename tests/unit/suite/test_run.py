@@ -774,3 +774,17 @@ def test_a_kernel_of_another_environment_is_refused_by_name(repository, monkeypa
     monkeypatch.setenv("XAI_PREFIX", str(tmp_path / "other"))
     with pytest.raises(RuntimeError, match=rf"runs in the environment {re.escape(sys.prefix)}, .*{tmp_path}/other"):
         start()
+
+
+def test_a_record_that_would_lie_elsewhere_than_the_notebook_is_refused(repository, monkeypatch):
+    folder = repository / "results/quick" / PAPER / "main/seed_3"
+    monkeypatch.setenv("XAI_FOLDER", str(folder))
+    start()
+    for name, changes in (("XAI_RESULTS", {}), ("", {"seed": 4}), ("", {"widths": [3]})):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(RuntimeError, match=f"keeps the notebook in {folder}: leave"),
+        ):
+            patch.setenv(name or "NONE", str(repository / "other"))
+            start(**changes)
+    assert sorted(path.name for path in (repository / "results").iterdir()) == ["quick", "reported.yaml"]

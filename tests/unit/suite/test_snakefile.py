@@ -220,6 +220,8 @@ def test_a_run_that_did_not_end_well_is_done_again_even_with_a_current_record(ch
     folder = checkout / "results/quick/01_first/main"
     (folder / "seed_0/notebook.failed.ipynb").touch()
     (folder / "seed_1/notebook.running-node-17.ipynb").touch()
+    (folder / "seed_3/notebook.running-node-18.ipynb").touch()
+    os.utime(folder / "seed_3/notebook.running-node-18.ipynb", (0, 0))  # of before the record
     (folder / "seed_2/notebook.ipynb").unlink()
     assert list(reasons(checkout, papers="01_first", arms="main", seeds="0..3").values()) == [
         "its last run failed",
