@@ -11,9 +11,10 @@ import yaml
 from xai_utils.data import store
 from xai_utils.suite import parameters
 from xai_utils.suite.publish import settle_all
-from xai_utils.suite.record import Record, load_record, results_root, stale
+from xai_utils.suite.record import Record, load_record, results_root, stale, unreadable
+from xai_utils.suite.strict import said
 
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError)
 
 
 class Job(NamedTuple):
@@ -93,7 +94,7 @@ def reasoned(job: Job, root: Path | None = None) -> Job:
         expected = parameters.planned(job.paper, job.profile, job.arm, root)
         return job._replace(reason=_reason(job, expected, root))
     except UNREADABLE as error:
-        return job._replace(reason=f"its notebook, profile or parameters cannot be read ({error})".replace("\n", " "))
+        return job._replace(reason=f"its notebook, profile or parameters cannot be read ({said(error)})")
 
 
 def _words(text: str) -> list[str]:
@@ -117,6 +118,8 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     if other := sorted(n for n in wanted if not _equal(record.values.get(n), wanted[n])):
         return f"made with other parameters: {', '.join(other)}"
     if changed := stale(record, root) + _other_data(record, root):
+        if wrong := unreadable([record], root):
+            raise ValueError("; ".join(wrong))
         return f"changed since: {', '.join(changed)}"
     recorded = path.stat().st_mtime_ns
     if any(running.stat().st_mtime_ns >= recorded for running in path.parent.glob("notebook.running-*.ipynb")):

@@ -133,11 +133,17 @@ def differences(modules: Modules, hash_of: Callable[[str], str | None]) -> list[
 
 
 def todays(root: Path | None = None) -> Callable[[str], str | None]:
-    """Today's hash of a file by its relative path: of this package and the repository, or of a checkout."""
+    """Today's hash of a file by its relative path: of this package and the repository, or of a checkout.
+
+    None: it is gone, or cannot be read (`record.unreadable` says why).
+    """
 
     def hash_of(name: str) -> str | None:
         path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
-        return provenance.hash_file(path) if path.is_file() else None
+        try:
+            return provenance.hash_file(path) if path.is_file() else None
+        except (ValueError, OSError):
+            return None
 
     return hash_of
 

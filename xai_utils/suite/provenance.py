@@ -20,6 +20,7 @@ import psutil
 import yaml
 
 import xai_utils
+from xai_utils.suite.strict import load_yaml
 
 SOURCES = Path(xai_utils.__file__).parent.parent  # names of modules in a record are relative to this folder
 # They write numbers down, or draw them, they do not make them: editing them leaves a record fresh. Which value of a
@@ -95,14 +96,17 @@ def hash_text(text: str, path: Path) -> str:
             return hash_python(text)
         if path.suffix == ".csv":
             return _digest(text)
-        return _digest(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))  # parsed: layout is no content
-    except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        return _digest(json.dumps(load_yaml(text), sort_keys=True, default=str))  # parsed: layout is no content
+    except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be hashed, it is not a valid {path.suffix} file ({error}).") from error
 
 
 @functools.lru_cache(maxsize=512)
 def _hash_file(path: Path, modified_ns: int, size: int) -> str:
-    return hash_text(path.read_text(encoding="utf-8"), path)
+    try:
+        return hash_text(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: cannot be hashed, it is not text in UTF-8 ({error}).") from error
 
 
 def hash_file(path: Path) -> str:

@@ -4,17 +4,19 @@ import functools
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from xai_utils.data.store import repository_root, resolve
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import chain, claims, parameters
+from xai_utils.suite import chain, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN, Plain
+from xai_utils.suite.publish import settle_all
 from xai_utils.suite.rules import Verdict
-from xai_utils.suite.strict import Strict, checked
+from xai_utils.suite.strict import Strict, checked, said, unique
 
 NAME = r"\w[\w.-]*"  # of a profile, an arm, a figure, …
 SCHEMA_VERSION = 2  # 1, still read: `settings` held all that the arm set, and counted before `parameters`
@@ -42,6 +44,12 @@ class DataSource(Strict):
     grey_levels: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
 
 
+def _inside(name: str) -> str:
+    if re.search(r"^/|^\w:|\\|\0|(^|/)\.\.?(/|$)|^$", name):
+        raise ValueError("expected a relative path below the checkout; a record names no other file")
+    return name
+
+
 class Provenance(Strict):
     """Where the numbers come from; ``modules`` maps relative paths to content hashes."""
 
@@ -57,7 +65,7 @@ class Provenance(Strict):
     threads: int
     device: str
     data: list[DataSource]
-    modules: dict[str, str]
+    modules: dict[Annotated[str, AfterValidator(_inside)], str]
 
 
 class Record(Strict):
@@ -129,8 +137,8 @@ def load_record(path: str | Path) -> Record:
     if not path.is_file():
         raise FileNotFoundError(f"no record at {path}. Run the notebook to its last cell, run.record().")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, TypeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=unique)
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole record ({error}). Delete it and run the notebook again.") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version not in (1, SCHEMA_VERSION):
@@ -138,6 +146,46 @@ def load_record(path: str | Path) -> Record:
             f"{path} has schema version {version}, expected 1 or {SCHEMA_VERSION}. Run the notebook again."
         )
     return checked(Record, data, path)
+
+
+def records_below(root: Path) -> tuple[list[Path], list[str]]:
+    """Every record.json below a folder, sorted, and the problems on the way there.
+
+    Links are followed; one that leads nowhere or back to where it stands is a problem. Hidden folders are left out:
+    there runs keep what is not in place yet. The record of a run that was killed is put in place first.
+    """
+    found, problems = [], []
+    for place, folders, files in os.walk(root, followlinks=True):
+        here = Path(place)
+        if any(name.startswith(".seed_") for name in folders):
+            problems += [f"{left}: a record is not in place yet; wait for its run" for left in settle_all(here)]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in [name for name in folders if (here / name).is_symlink()]:
+            if here.resolve().is_relative_to((here / name).resolve()):
+                problems.append(f"{here / name}: a link that leads back to a folder above it; remove it")
+                folders.remove(name)
+        lost = [name for name in files if "." not in name and not (here / name).exists()]
+        problems += [f"{here / name}: a link that leads nowhere; mend or remove it" for name in lost]
+        found += [here / name for name in files if name == "record.json"]
+    return sorted(found), problems
+
+
+def unreadable(records: Iterable[Record], root: Path | None = None) -> list[str]:
+    """What is wrong with today's files that the records name: they cannot be compared with what made the records."""
+    records, wrong = list(records), []
+    papers = {f"notebooks/parameters/{record.paper}.yaml" for record in records}
+    for name in sorted({name for record in records for name in record.provenance.modules} | papers):
+        path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
+        try:
+            if name in papers:
+                parameters.schema(path.stem, root)
+            elif path.is_file():
+                provenance.hash_file(path)
+        except FileNotFoundError:
+            continue
+        except (ValueError, OSError) as error:
+            wrong.append(said(error))
+    return wrong
 
 
 def same_result(a: Record, b: Record) -> list[str]:
@@ -170,6 +218,8 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
         known = parameters.schema(record.paper, root)
     except FileNotFoundError:
         return changed + [place] * bool(record.settings)
+    except ValueError:
+        return [*changed, f"{place} (not valid)"]
     if record.schema_version == 1:  # all that the arm set stood in `settings`
         same = record.settings == known.arms.get(arm, {})
     else:

@@ -776,15 +776,13 @@ def test_a_kernel_of_another_environment_is_refused_by_name(repository, monkeypa
         start()
 
 
-def test_a_record_that_would_lie_elsewhere_than_the_notebook_is_refused(repository, monkeypatch):
+@pytest.mark.parametrize(("results", "changes"), [("other", {}), ("", {"seed": 4}), ("", {"widths": [3]})])
+def test_a_record_that_would_lie_elsewhere_than_the_notebook_is_refused(repository, monkeypatch, results, changes):
     folder = repository / "results/quick" / PAPER / "main/seed_3"
     monkeypatch.setenv("XAI_FOLDER", str(folder))
     start()
-    for name, changes in (("XAI_RESULTS", {}), ("", {"seed": 4}), ("", {"widths": [3]})):
-        with (
-            monkeypatch.context() as patch,
-            pytest.raises(RuntimeError, match=f"keeps the notebook in {folder}: leave"),
-        ):
-            patch.setenv(name or "NONE", str(repository / "other"))
-            start(**changes)
-    assert sorted(path.name for path in (repository / "results").iterdir()) == ["quick", "reported.yaml"]
+    monkeypatch.setenv("XAI_RESULTS", results)
+    with pytest.raises(RuntimeError, match=f"keeps the notebook in {folder}: leave"):
+        start(**changes)
+    assert not (repository / "other").exists()
+    assert [path.name for path in (repository / "results/quick" / PAPER).iterdir()] == ["main"]
