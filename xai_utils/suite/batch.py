@@ -11,7 +11,7 @@ import yaml
 from xai_utils.data import store
 from xai_utils.suite import parameters
 from xai_utils.suite.publish import settle_all
-from xai_utils.suite.record import Record, load_record, results_root, stale, unreadable
+from xai_utils.suite.record import Record, load_record, published, results_root, stale, unreadable
 from xai_utils.suite.strict import said
 
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError)
@@ -115,7 +115,7 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     if (record.profile, record.paper, record.arm, record.seed) != run[:4]:
         return f"the record of {record.profile}/{record.paper}/{record.arm}/seed_{record.seed} lies in its place"
     wanted = dict(expected) | {"seed": run.seed, "device": record.parameters.get("device")}
-    if other := sorted(n for n in wanted if not _equal(record.values.get(n), wanted[n])):
+    if other := sorted(n for n in wanted if not _equal(record.values.get(n), published(wanted[n]))):
         return f"made with other parameters: {', '.join(other)}"
     if changed := stale(record, root) + _other_data(record, root):
         if wrong := unreadable([record], root):

@@ -66,6 +66,9 @@ class Provenance(Strict):
     device: str
     data: list[DataSource]
     modules: dict[Annotated[str, AfterValidator(_inside)], str]
+    # files of weights that a parameter names → sha256; trainings that went on from a checkpoint → how often
+    weights: dict[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    resumed: dict[str, int] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
 
 class Record(Strict):
@@ -108,6 +111,19 @@ def subject(values: dict[str, Any], profile: str, arm: str, sources: list[DataSo
     names = dict.fromkeys(source.name for source in sources)  # where the arm chooses the data, no parameter does
     told = {"profile": profile, "arm": arm.removesuffix(OWN), "own": any(s.variant == "own" for s in sources)}
     return {"dataset": ", ".join(names), **values, **told}
+
+
+def published(value: Any) -> Any:
+    """A parameter as a record holds it: an absolute path tells of the machine, so only what is below the repository.
+
+    Of a path elsewhere its last name is left.
+    """
+    if isinstance(value, list | tuple):
+        return [published(part) for part in value]
+    if not isinstance(value, str) or not (path := Path(value).expanduser()).is_absolute():
+        return value
+    root = repository_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def results_root() -> Path:
@@ -226,7 +242,9 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
         same = record.settings == known.settings(arm) and (not known.arms or arm in known.arms)
         if f"notebooks/profiles/{record.profile}/{record.paper}.yaml" not in changed:  # else it is named already
             made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
-            same = same and not parameters.differing(record.paper, record.profile, arm, made_with, root)
+            if same and (other := parameters.differing(record.paper, record.profile, arm, made_with, root)):
+                now = parameters.planned(record.paper, record.profile, arm, root)
+                same = all(published(now[name]) == made_with[name] for name in other)
     return changed + [f"{place} (arm {arm})"] * (not same)
 
 

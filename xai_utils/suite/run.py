@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +24,14 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from xai_utils.data.store import repository_root, unpublished
+from xai_utils.data.store import repository_root, resolve, sha256_of, unpublished
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import alt_text, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN
 from xai_utils.suite.publish import publish, settle
-from xai_utils.suite.record import NAME, DataSource, Provenance, Record, run_folder, subject
+from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, run_folder, subject
 from xai_utils.suite.rules import Learned, with_reason
-from xai_utils.suite.strict import checked
+from xai_utils.suite.strict import checked, seconds_of
 
 if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs none of it
     import torch
@@ -54,6 +54,12 @@ def _device(name: str) -> "torch.device":
     if name != "auto" and not present[name]:
         raise RuntimeError(f"device = {name!r}: PyTorch finds no such device here. Set device to 'auto' or 'cpu'.")
     return torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
+
+
+def _resumptions(folder: Path) -> dict[str, int]:
+    """How often each training went on from its checkpoint: `training.fit` writes a line each time."""
+    logs = sorted((folder / "checkpoints").glob("*.pt.resumed"))
+    return {log.name.removesuffix(".pt.resumed"): len(log.read_text(encoding="utf-8").splitlines()) for log in logs}
 
 
 @contextmanager
@@ -127,9 +133,13 @@ class Run:
         self._modules = provenance.module_hashes(root, paper, self.profile)  # as loaded, whatever changes later
         self._metrics: dict[str, Estimate] = {}
         self._sources: list[DataSource] = []
+        self._published = {name: published(value) for name, value in found.values.items()}
+        self._weights = {}
+        if (path := found.values.get("weights")) and resolve(path).is_file():
+            self._weights["weights"] = sha256_of(resolve(path))
         self._figures: dict[str, bytes] = {}
         self._arrays: dict[str, bytes] = {}
-        self._closed = ""
+        self._closed, self._process = "", os.getpid()
         self._lock = filelock.FileLock(self.folder / ".lock", timeout=0, thread_local=False)
 
     def __repr__(self) -> str:
@@ -139,7 +149,7 @@ class Run:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._acquire(float(os.environ.get("XAI_WAIT") or 0))
+                self._acquire(seconds_of("XAI_WAIT"))
             except filelock.Timeout:
                 raise RuntimeError(
                     f"another run is writing into {self.folder}. Wait until it has ended (a notebook's kernel holds "
@@ -160,9 +170,13 @@ class Run:
             raise
 
     def _close(self, reason: str) -> None:
-        if not self._closed:
-            self._closed = reason
-            (self.folder / ".lock").unlink(missing_ok=True)  # while it is held; filelock knows of that
+        if self._closed or os.getpid() != self._process:  # a forked child's end is not the run's
+            return
+        self._closed = reason
+        try:
+            with suppress(OSError):  # the folder may be gone, or not ours to change any more
+                (self.folder / ".lock").unlink()  # while it is held; filelock knows of that
+        finally:
             self._lock.release()
 
     def _admit(self, kind: str, name: str, pattern: str = NAME, taken: Mapping[str, Any] | None = None) -> None:
@@ -237,7 +251,7 @@ class Run:
         return self._reported.papers[self.paper].competent(claim, self._metrics, self._about())
 
     def _about(self) -> dict[str, Any]:
-        return subject(dict(self.parameters), self.profile, self.arm, self._sources)
+        return subject(self._published, self.profile, self.arm, self._sources)
 
     def uses(self, provenance: Mapping[str, str]) -> None:
         """Note a data set (``ImageSet.provenance``: name, sha256, variant)."""
@@ -323,7 +337,7 @@ class Run:
             profile=self.profile,
             arm=self.arm + OWN * bool(self.overrides),
             seed=self.seed,
-            parameters={k: list(v) if isinstance(v, tuple) else v for k, v in self.parameters.items()},
+            parameters=self._published,
             overrides=list(self.overrides),
             settings=dict(self.settings),
             metrics=self._metrics,
@@ -338,6 +352,8 @@ class Run:
                 device=self.device.type,
                 data=self._sources,
                 modules=dict(sorted(known.items())),
+                weights=self._weights,
+                resumed=_resumptions(self.folder),
                 **provenance.environment(),
             ),
         )
@@ -345,8 +361,8 @@ class Run:
         files |= {f"{name}.npz": content for name, content in self._arrays.items()}
         text = json.dumps(record.model_dump(mode="json"), allow_nan=False, indent=1, ensure_ascii=False)
         files["record.json"] = f"{text}\n".encode()
-        _check_size(self.folder, files)
         with _writing(self.folder):
+            _check_size(self.folder, files)
             publish(self.folder, files)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._close("has been recorded")

@@ -1,6 +1,7 @@
 """How the suite reads and says things: closed models, YAML that is only data, and problems in one line each."""
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -67,6 +68,18 @@ def load_yaml(text: str) -> Any:
         elif isinstance(node, yaml.SequenceNode):
             queue += node.value
     return yaml.safe_load(text)
+
+
+def seconds_of(variable: str) -> float:
+    """Seconds that a variable of the environment says to wait; 0 where it is not set. ValueError for anything else."""
+    text = os.environ.get(variable) or "0"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{variable} is {text!r}; expected seconds to wait for another run, such as 60: correct it")
+    return seconds
 
 
 def said(problem: object) -> str:
