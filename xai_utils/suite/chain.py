@@ -137,11 +137,13 @@ def todays(root: Path | None = None) -> Callable[[str], str | None]:
 
     None: it is gone, or cannot be read (`record.unreadable` says why).
     """
+    checkout = str(root or repository_root())
+    package = checkout if root else str(provenance.SOURCES)
 
+    @functools.cache  # one moment's answer: a record's maps name the same files
     def hash_of(name: str) -> str | None:
-        path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
         try:
-            return provenance.hash_file(path) if path.is_file() else None
+            return provenance.hash_file(f"{package if name.startswith('xai_utils/') else checkout}/{name}")
         except (ValueError, OSError):
             return None
 
@@ -150,8 +152,8 @@ def todays(root: Path | None = None) -> Callable[[str], str | None]:
 
 def changed(modules: Modules, root: Path | None = None) -> list[str]:
     """The files that have changed since a record of this map, after the chain was followed; none: it is current."""
-    maps = read(root).trail(modules)
-    found = [differences(known, todays(root)) for known in maps]
+    maps, hash_of = read(root).trail(modules), todays(root)
+    found = [differences(known, hash_of) for known in maps]
     return [] if [] in found else found[-1]
 
 

@@ -101,21 +101,22 @@ def hash_text(text: str, path: Path) -> str:
         raise ValueError(f"{path}: cannot be hashed, it is not a valid {path.suffix} file ({error}).") from error
 
 
-@functools.lru_cache(maxsize=512)
-def _hash_file(path: Path, modified_ns: int, size: int) -> str:
+@functools.lru_cache(maxsize=4096)
+def _hash_file(path: str, _modified_ns: int, _size: int) -> str:
+    file = Path(path)
     try:
-        return hash_text(path.read_text(encoding="utf-8"), path)
+        return hash_text(file.read_text(encoding="utf-8"), file)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: cannot be hashed, it is not text in UTF-8 ({error}).") from error
+        raise ValueError(f"{file}: cannot be hashed, it is not text in UTF-8 ({error}).") from error
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: Path | str) -> str:
     """Content hash (16 hex digits) of a ``.py``, ``.ipynb``, ``.yaml`` or ``.csv`` file.
 
     ValueError if it cannot be parsed.
     """
-    stat = path.stat()
-    return _hash_file(path, stat.st_mtime_ns, stat.st_size)
+    stat = os.stat(path)
+    return _hash_file(os.fspath(path), stat.st_mtime_ns, stat.st_size)
 
 
 def module_hashes(root: Path, paper: str, profile: str) -> dict[str, str]:

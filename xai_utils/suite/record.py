@@ -152,6 +152,12 @@ def load_record(path: str | Path) -> Record:
     path = Path(path) / "record.json" if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no record at {path}. Run the notebook to its last cell, run.record().")
+    stat = path.stat()
+    return _load_record(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=8192)
+def _load_record(path: Path, *_which: int) -> Record:
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=unique)
     except (ValueError, TypeError, RecursionError) as error:
@@ -186,14 +192,13 @@ def records_below(root: Path) -> tuple[list[Path], list[str]]:
     return sorted(found), problems
 
 
-def unreadable(records: Iterable[Record], root: Path | None = None) -> list[str]:
-    """What is wrong with today's files that the records name: they cannot be compared with what made the records."""
-    records, wrong = list(records), []
-    papers = {f"notebooks/parameters/{record.paper}.yaml" for record in records}
-    for name in sorted({name for record in records for name in record.provenance.modules} | papers):
+def unreadable(names: Iterable[str], root: Path | None = None) -> list[str]:
+    """What is wrong with today's files of these names: they cannot be compared with what records were made with."""
+    wrong = []
+    for name in sorted(set(names)):
         path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
         try:
-            if name in papers:
+            if name.startswith("notebooks/parameters/"):
                 parameters.schema(path.stem, root)
             elif path.is_file():
                 provenance.hash_file(path)
@@ -242,10 +247,26 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
         same = record.settings == known.settings(arm) and (not known.arms or arm in known.arms)
         if f"notebooks/profiles/{record.profile}/{record.paper}.yaml" not in changed:  # else it is named already
             made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
-            if same and (other := parameters.differing(record.paper, record.profile, arm, made_with, root)):
-                now = parameters.planned(record.paper, record.profile, arm, root)
-                same = all(published(now[name]) == made_with[name] for name in other)
+            same = same and not _differs(record.paper, record.profile, arm, made_with, root)
     return changed + [f"{place} (arm {arm})"] * (not same)
+
+
+def _differs(paper: str, profile: str, arm: str, made_with: dict[str, Any], root: Path | None) -> bool:
+    """Whether default, profile and arm now give other values than those that a record was made with."""
+    folder = (root or repository_root()) / "notebooks"
+    files = [folder / "parameters" / f"{paper}.yaml", folder / "profiles" / profile / f"{paper}.yaml"]
+    times = tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in files)
+    values = {name: value for name, value in made_with.items() if name not in parameters.WHICH}
+    return _differs_at(paper, profile, arm, json.dumps(values, sort_keys=True), root, times)
+
+
+@functools.lru_cache(maxsize=1024)
+def _differs_at(paper: str, profile: str, arm: str, values: str, root: Path | None, _times: tuple[int, ...]) -> bool:
+    made_with = json.loads(values)
+    if not (other := parameters.differing(paper, profile, arm, made_with, root)):
+        return False
+    now = parameters.planned(paper, profile, arm, root)
+    return any(published(now[name]) != made_with[name] for name in other)
 
 
 def _lacking(record: Record, root: Path) -> list[str]:

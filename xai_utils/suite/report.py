@@ -352,7 +352,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 status = 1
     found = [scan(folder) for folder in folders]
     problems = [problem for _, problems in found for problem in problems]
-    for problem in [*problems, *unreadable(record for records, _ in found for record in records)]:
+    records = [record for records, _ in found for record in records]
+    named = {f"notebooks/parameters/{record.paper}.yaml" for record in records}
+    for problem in [*problems, *unreadable(named.union(*(record.provenance.modules for record in records)))]:
         print(f"PROBLEM {said(problem)}", file=sys.stderr)
         status = 2
     return status
