@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from xai_utils.data import store
-from xai_utils.suite import parameters
+from xai_utils.suite import chain, parameters
 from xai_utils.suite.publish import settle_all
 from xai_utils.suite.record import Record, load_record, published, results_root, stale, unreadable
 from xai_utils.suite.strict import said
@@ -81,7 +81,8 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
             raise ValueError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(known)}, or say all")
         for arm in chosen:
             settle_all(results_root() / profile / paper / arm)
-            jobs += _all_reasoned([Job(profile, paper, arm, seed, "") for seed in wanted], root)
+            with chain.one_moment():
+                jobs += _all_reasoned([Job(profile, paper, arm, seed, "") for seed in wanted], root)
     return jobs
 
 

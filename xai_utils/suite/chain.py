@@ -8,7 +8,8 @@ if its own map, or a map that its chain of entries leads to, is that of today's 
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Self
@@ -150,9 +151,26 @@ def todays(root: Path | None = None) -> Callable[[str], str | None]:
     return hash_of
 
 
+_moment: dict[Path | None, Callable[[str], str | None]] | None = None
+
+
+@contextmanager
+def one_moment() -> Iterator[None]:
+    """Within it, `changed` asks for each file's hash once: for whoever compares many records with the same files."""
+    global _moment
+    before, _moment = _moment, {}
+    try:
+        yield
+    finally:
+        _moment = before
+
+
 def changed(modules: Modules, root: Path | None = None) -> list[str]:
     """The files that have changed since a record of this map, after the chain was followed; none: it is current."""
-    maps, hash_of = read(root).trail(modules), todays(root)
+    known = {} if _moment is None else _moment
+    if root not in known:
+        known[root] = todays(root)
+    maps, hash_of = read(root).trail(modules), known[root]
     found = [differences(known, hash_of) for known in maps]
     return [] if [] in found else found[-1]
 

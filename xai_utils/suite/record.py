@@ -232,7 +232,8 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
         root: the checkout to compare with; default: this package and the repository.
     """
     changed = chain.changed(record.provenance.modules, root)
-    changed += [f"results/reported.yaml ({text})" for text in _lacking(record, root or repository_root())]
+    root = root or repository_root()
+    changed += [f"results/reported.yaml ({text})" for text in _lacking(record, root)]
     place = f"notebooks/parameters/{record.paper}.yaml"
     arm = record.arm.removesuffix(OWN)
     try:
@@ -251,9 +252,9 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
     return changed + [f"{place} (arm {arm})"] * (not same)
 
 
-def _differs(paper: str, profile: str, arm: str, made_with: dict[str, Any], root: Path | None) -> bool:
+def _differs(paper: str, profile: str, arm: str, made_with: dict[str, Any], root: Path) -> bool:
     """Whether default, profile and arm now give other values than those that a record was made with."""
-    folder = (root or repository_root()) / "notebooks"
+    folder = root / "notebooks"
     files = [folder / "parameters" / f"{paper}.yaml", folder / "profiles" / profile / f"{paper}.yaml"]
     times = tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in files)
     values = {name: value for name, value in made_with.items() if name not in parameters.WHICH}
@@ -261,7 +262,7 @@ def _differs(paper: str, profile: str, arm: str, made_with: dict[str, Any], root
 
 
 @functools.lru_cache(maxsize=1024)
-def _differs_at(paper: str, profile: str, arm: str, values: str, root: Path | None, _times: tuple[int, ...]) -> bool:
+def _differs_at(paper: str, profile: str, arm: str, values: str, root: Path, _times: tuple[int, ...]) -> bool:
     made_with = json.loads(values)
     if not (other := parameters.differing(paper, profile, arm, made_with, root)):
         return False

@@ -334,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
     status = 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), chain.one_moment():
         warnings.simplefilter("ignore")  # the problems are printed below, once each
         if given.command == "diff":
             found = diff(given.a, given.b, given.rel, given.abs)

@@ -55,7 +55,8 @@ def load_yaml(text: str) -> Any:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH:
             raise ValueError(f"line {line}: nested deeper than {DEPTH}")
-    queue = [yaml.compose(text, Loader=_Loader)]
+    root = yaml.compose(text, Loader=_Loader)
+    queue = [root]
     while queue:
         node = queue.pop()
         if isinstance(node, yaml.MappingNode):
@@ -67,7 +68,7 @@ def load_yaml(text: str) -> Any:
                 queue += [key, value]
         elif isinstance(node, yaml.SequenceNode):
             queue += node.value
-    return yaml.safe_load(text)
+    return None if root is None else yaml.constructor.SafeConstructor().construct_document(root)
 
 
 def seconds_of(variable: str) -> float:
