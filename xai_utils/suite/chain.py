@@ -8,6 +8,7 @@ if its own map, or a map that its chain of entries leads to, is that of today's 
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
@@ -122,10 +123,15 @@ def _read(path: Path, _modified_ns: int) -> Chain:
 
 
 def write(chain: Chain, root: Path) -> None:
-    """Put the chain in place of the checkout's."""
+    """Put the chain in place of the checkout's, whole or not at all."""
     content = chain.model_dump(by_alias=True)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    (root / FILE).write_text(TITLE + text, encoding="utf-8")
+    draft = (root / FILE).with_suffix(f".{os.getpid()}.tmp")
+    try:
+        draft.write_text(TITLE + text, encoding="utf-8")
+        os.replace(draft, root / FILE)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def differences(modules: Modules, hash_of: Callable[[str], str | None]) -> list[str]:

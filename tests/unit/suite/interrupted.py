@@ -13,8 +13,15 @@ import traceback
 import warnings
 
 CALLS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
-KILLED, INTERRUPTED, WHOLE, WRONG = 37, 38, 0, 39
+KILLED, INTERRUPTED, WHOLE, WRONG, REFUSED = 37, 38, 0, 39, 40
 HOWS = ("kill", "interrupt")
+
+
+class Refused(OSError):
+    """What a full or read-only disk says."""
+
+    def __init__(self, number):
+        super().__init__(number, os.strerror(number))
 
 
 class _Moments:
@@ -27,7 +34,7 @@ class _Moments:
             self.over = True  # an interrupt comes once
             if self.how == "kill":
                 os._exit(KILLED)
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if self.how == "interrupt" else self.how
 
     def audited(self, event, _):
         if event in CALLS and not self.over:
@@ -66,6 +73,8 @@ def _in_child(action, moments, bytecodes):
         status = WHOLE
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except Refused:
+        status = REFUSED
     except BaseException:
         traceback.print_exc()
     finally:
@@ -83,7 +92,11 @@ def every_moment(action, bytecodes=()):
 
 
 def stopped(action, moment, how, bytecodes=()):
-    """Do `action` in a child that is killed or interrupted at a moment (1 …); whether it ended in that way."""
+    """Do `action` in a child that is stopped at a moment (1 …); whether it ended in that way.
+
+    `how`: "kill", "interrupt", or an error that the call raises.
+    """
     status, _ = _in_child(action, _Moments(moment, how), bytecodes)
-    assert status in (WHOLE, KILLED if how == "kill" else INTERRUPTED), (moment, how, status)
+    expected = {"kill": KILLED, "interrupt": INTERRUPTED}.get(how, REFUSED)
+    assert status in (WHOLE, expected), (moment, how, status)
     return status != WHOLE

@@ -20,7 +20,7 @@ def fresh(tmp_path):
     made = []
 
     def make(files=OLD):
-        made.append(tmp_path / str(len(made)) / "seed_0")
+        made.append(tmp_path / f"made_{len(made)}" / "seed_0")
         made[-1].mkdir(parents=True)
         for name, data in (files | BESIDE).items():
             (made[-1] / name).write_bytes(data)

@@ -475,7 +475,12 @@ def test_jobs_may_be_submitted_by_a_command_as_on_a_cluster(checkout):
 
 
 def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checkout):
-    rng, wanted = random.Random(0), [str(seed) for seed in range(10, 28)]
+    killed_again_and_again(checkout, kills=8, seeds=range(10, 28), more_than=2)
+
+
+def killed_again_and_again(checkout, kills, seeds, more_than):
+    """Kill a batch at random moments and start it again; tests/faults does it more often."""
+    rng, wanted = random.Random(0), [str(seed) for seed in seeds]
     plan = ["papers=01_first", "arms=main", "seeds=" + ",".join(wanted)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     options = command(checkout, *plan) | silent
@@ -486,7 +491,7 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
         return {folder.name[5:] for folder in folders if not any(folder.glob("notebook.running-*"))}
 
     lost = 0
-    for _ in range(8):
+    for _ in range(kills):
         kept = whole()
         process = subprocess.Popen(**options)
         while not (checkout / "calls.txt").exists() and process.poll() is None:
@@ -502,7 +507,7 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
         assert made <= {*begun}
         assert len(begun) - len(made) <= 1  # one runs at a time
         lost += len(begun) - len(made)
-    assert lost > 2
+    assert lost > more_than
     done = snakemake(checkout, *plan)
     assert done.returncode == 0, done.stderr
     assert whole() == {*wanted}
