@@ -22,7 +22,9 @@ from test_training import same
 
 import xai_utils.suite.run as suite_run
 from xai_utils.data import origins, store
-from xai_utils.suite import chain, equivalence, publish, replay
+from xai_utils.suite import chain, publish
+from xai_utils.suite.equivalence import command as equivalence
+from xai_utils.suite.equivalence import replay
 from xai_utils.suite.record import load_record, same_result
 
 KILLS = 12  # of each kind, at moments that a seed chooses

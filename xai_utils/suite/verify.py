@@ -23,6 +23,7 @@ from xai_utils.progress import print_anywhere
 from xai_utils.suite import claims
 from xai_utils.suite.record import Record, results_root
 from xai_utils.suite.report import Folder, scan
+from xai_utils.suite.rules import MissingMetric
 from xai_utils.suite.strict import in_one_line, said
 
 Arrays = Mapping[str, np.ndarray]
@@ -49,10 +50,10 @@ def verify(records: Sequence[Record], results: Folder = None) -> Found:
     verdicts, metrics, wrong = 0, 0, []
     for record in records:
         key = f"{record.profile}/{record.paper}/{record.arm}/seed_{record.seed}"
-        judged = known.papers[record.paper].judged if record.paper in known.papers else {}
-        for name, claim in judged.items():
+        paper = known.papers.get(record.paper)
+        for name in paper.judged if paper else ():
             verdicts += 1
-            if text := _judged_anew(record, name, claim):
+            if text := _judged_anew(record, name, paper):
                 wrong.append(f"{key}: claim {name}: {text}")
         arrays = _arrays(root / key, record.arrays)
         for name, compute in FROM_ARRAYS.get(record.paper, {}).items():
@@ -62,13 +63,13 @@ def verify(records: Sequence[Record], results: Folder = None) -> Found:
     return Found(verdicts, metrics, wrong)
 
 
-def _judged_anew(record: Record, name: str, claim: claims.Claim) -> str:
+def _judged_anew(record: Record, name: str, paper: claims.Paper) -> str:
     """How a recorded verdict differs from today's; "" if it does not."""
     if name not in record.claims:
         return "not recorded, the rule came later"
     try:
-        now = claim.rule.evaluate(claim.kind, record.metrics, record.subject)
-    except claims.MissingMetric as error:
+        now = paper.judge(name, record.metrics, record.subject)
+    except MissingMetric as error:
         return f"cannot be judged, {error}"
     then = record.claims[name]
     if now.verdict != then.verdict:

@@ -17,7 +17,7 @@ import torch
 
 from xai_utils import seeds
 from xai_utils.suite import provenance
-from xai_utils.suite.history import History
+from xai_utils.suite.equivalence.history import History
 
 SOURCE = '''
 """Module docstring."""
