@@ -302,6 +302,39 @@ def test_a_changed_list_of_images_is_named(checkout):
     assert reasons(checkout, papers="02_second") == {"quick/02_second/main/seed_0": f"changed since: {LISTS}"}
 
 
+def test_planning_many_records_reads_what_they_share_once(checkout, monkeypatch):
+    run_all(checkout, seeds="0..3")
+    for seed in range(4, 60):
+        place = checkout / f"results/quick/01_first/main/seed_{seed}"
+        shutil.copytree(checkout / "results/quick/01_first/main/seed_0", place)
+        record = json.loads((place / "record.json").read_text())
+        (place / "record.json").write_text(
+            json.dumps(record | {"seed": seed, "parameters": record["parameters"] | {"seed": seed}})
+        )
+    calls = {}
+
+    def counted(module, name):
+        known = getattr(module, name)
+
+        def told(*arguments, **options):
+            calls[name] = calls.get(name, 0) + 1
+            return known(*arguments, **options)
+
+        monkeypatch.setattr(module, name, told)
+
+    counted(batch.parameters, "planned")
+    counted(provenance, "hash_file")
+    counted(batch, "lowest")
+    found = {job.reason for job in batch.plan("quick", "01_first", "main", "0..59", checkout)}
+    assert found == {""}
+    assert calls["planned"] == 1
+    assert calls["hash_file"] == 2  # the notebook and the profile
+    store.registry()
+    counted(store.yaml, "safe_load")
+    assert all(store.registry() for _ in range(3))
+    assert "safe_load" not in calls
+
+
 def test_a_data_set_may_count_its_list_of_crops_in(checkout, monkeypatch):
     monkeypatch.setattr(store, "download_root", lambda: checkout / "data")
     for folder in ("splits", "contents"):
