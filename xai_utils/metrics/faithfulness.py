@@ -52,7 +52,7 @@ def insertion_deletion(
     that is 1 at one pixel and 0 elsewhere (or blank), and more than one pixel a step. In reading order the image comes
     in from the top left, line by line, whatever it shows, and the ID score is that of reading order. Together, the
     first step already takes all the zeros: the whole image is in (or gone) at once, and the ID score is
-    (1 − 1/S) (full − empty), about the most that any map can have. The map says nothing.
+    (1 − k_1/P) (full − empty), about the most that any map can have. The map says nothing.
 
     Args:
         model: returns logits (N, K), or a single output, which is then the score. Left as found.
