@@ -209,8 +209,8 @@ def tiles(
 ) -> Figure:
     """Rows of large tiles, an image a column: pictures (N, C, H, W) as they are, maps (N, H, W) in one palette.
 
-    Negative values of a map count as 0; its 99th percentile, and all above it, gets the last colour. `over` (N, C, H, W)
-    lies under the maps. `outlines` (N, H, W) bool draws the border of the true region, on pictures only.
+    Negative values of a map count as 0; its 99th percentile, and all above it, gets the last colour. `over` (N, C, H,
+    W) lies under the maps. `outlines` (N, H, W) bool draws the border of the true region, on pictures only.
     """
     n = max(map(len, rows.values()))
     fig, axes = plt.subplots(

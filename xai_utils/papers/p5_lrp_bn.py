@@ -281,7 +281,7 @@ def tables(found: pd.DataFrame) -> pd.DataFrame:
         for column in ("accuracy", "insertion", "deletion", "id_score", "iou"):
             metric = f"P5.1.{metric_key(name)}.{column}"
             theirs, ours = paper[metric], found.T.get(metric, {"value": math.nan})
-            text = "—" if math.isnan(ours["value"]) else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**ours)
+            text = "—" if pd.isna(ours["value"]) else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**ours)
             rows.setdefault(name, {}).update(
                 {(column, "paper"): f"{theirs.value} ± {theirs.std}", (column, "ours"): text}
             )
@@ -411,9 +411,10 @@ def number_grids(grids: Mapping[str, Tensor], title: str = "", width: float = 1.
         1, len(grids), figsize=(width * len(grids), width + 0.6), squeeze=False, layout="constrained"
     )
     for ax, (name, grid) in zip(axes[0], grids.items()):
-        peak = float(grid.abs().max()) or 1.0
-        ax.imshow(grid / peak, cmap=plot.DIVERGING, vmin=-1.6, vmax=1.6)  # pale, so that the numbers can be read
-        for (row, column), value in np.ndenumerate(grid.numpy()):
+        values = grid.numpy()
+        peak = np.abs(values).max() or 1.0
+        ax.imshow(values / peak, cmap=plot.DIVERGING, vmin=-1.6, vmax=1.6)  # pale, so that the numbers can be read
+        for (row, column), value in np.ndenumerate(values):
             ax.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=plot.INK)
         ax.set(title=name, xticks=[], yticks=[])
     fig.suptitle(title, fontsize=11)
@@ -436,9 +437,9 @@ def order_curves(curves: Mapping[str, Mapping[str, Faithfulness]], title: str = 
             for (ties, found), style in zip(orders.items(), ("-", "--", ":")):
                 area = getattr(found, f"{kind}_auc")[0].item()
                 curve = getattr(found, kind)[0].cpu()
-                ax.plot(found.fractions.cpu(), curve, style, linewidth=2, label=f"{ties}: {area:.2f}")
-            ax.set_title(f"{name}: {kind}")
-            ax.legend(title="order: area", fontsize=8, title_fontsize=8)
+                ax.plot(found.fractions.cpu(), curve, style, linewidth=2, label=f"{ties} {area:.2f}")
+            ax.set(title=f"{name}: {kind}, and its area by order", ylim=(-0.04, 1.3), yticks=(0, 0.5, 1))
+            ax.legend(loc="upper center", ncols=len(orders), fontsize=8, handlelength=1.4, columnspacing=0.9)
         line[0].set_ylabel("probability of crack")
     for ax in axes[-1]:
         ax.set_xlabel(f"share of the pixels {'inserted' if ax is axes[-1, 0] else 'deleted'}")

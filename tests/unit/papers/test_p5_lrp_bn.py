@@ -508,8 +508,8 @@ def test_order_curves_draw_each_order_and_name_its_area():
     left, right = fig.axes
     assert [line.get_ydata().tolist() for line in left.lines] == [[0, 0.5, 1], [0, 1, 1]]
     assert [line.get_ydata().tolist() for line in right.lines] == [[1, 0.5, 0], [1, 0, 0]]
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["reading: 0.15", "together: 0.30"]
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["reading: 0.85", "together: 0.70"]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["reading 0.15", "together 0.30"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["reading 0.85", "together 0.70"]
     assert (left.get_xlabel(), right.get_xlabel()) == ("share of the pixels inserted", "share of the pixels deleted")
 
 
