@@ -283,7 +283,7 @@ def tables(found: pd.DataFrame) -> pd.DataFrame:
             theirs, ours = paper[metric], found.T.get(metric, {"value": math.nan})
             text = "—" if pd.isna(ours["value"]) else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**ours)
             rows.setdefault(name, {}).update(
-                {(column, "paper"): f"{theirs.value} ± {theirs.std}", (column, "ours"): text}
+                {(column, "paper"): f"{theirs.value:.3f} ± {theirs.std:.3f}", (column, "ours"): text}
             )
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.set_axis(pd.MultiIndex.from_tuples(table.columns), axis=1).rename_axis("map")
@@ -412,8 +412,8 @@ def number_grids(grids: Mapping[str, Tensor], title: str = "", width: float = 1.
     )
     for ax, (name, grid) in zip(axes[0], grids.items()):
         values = grid.numpy()
-        peak = np.abs(values).max() or 1.0
-        ax.imshow(values / peak, cmap=plot.DIVERGING, vmin=-1.6, vmax=1.6)  # pale, so that the numbers can be read
+        pale = 1.6 * max(np.abs(values).max(), 1e-9)  # so that the numbers can be read
+        ax.imshow(values, cmap=plot.DIVERGING, vmin=-pale, vmax=pale)
         for (row, column), value in np.ndenumerate(values):
             ax.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=plot.INK)
         ax.set(title=name, xticks=[], yticks=[])
@@ -439,7 +439,7 @@ def order_curves(curves: Mapping[str, Mapping[str, Faithfulness]], title: str = 
                 curve = getattr(found, kind)[0].cpu()
                 ax.plot(found.fractions.cpu(), curve, style, linewidth=2, label=f"{ties} {area:.2f}")
             ax.set(title=f"{name}: {kind}, and its area by order", ylim=(-0.04, 1.3), yticks=(0, 0.5, 1))
-            ax.legend(loc="upper center", ncols=len(orders), fontsize=8, handlelength=1.4, columnspacing=0.9)
+            ax.legend(loc="upper center", ncols=len(orders), fontsize=7, handlelength=1.3, columnspacing=0.6)
         line[0].set_ylabel("probability of crack")
     for ax in axes[-1]:
         ax.set_xlabel(f"share of the pixels {'inserted' if ax is axes[-1, 0] else 'deleted'}")
