@@ -15,7 +15,6 @@ WITHOUT = {
     "03_gradcam_defects": "fig2_samples even_light training fig1_procedure fig3_right_and_wrong energy others "
         "suspects",
     "04_cam_consistency": "samples training_before means_before distances examples training_after means",
-    "05_lrp_bn": "samples fig3_model training_abn training_resnet fig1_steps fig4_maps id_scores",
 }  # fmt: skip
 
 
