@@ -199,6 +199,48 @@ def saliency_table(
     return fig
 
 
+def tiles(
+    rows: Mapping[str, ArrayLike | Tensor],
+    titles: Sequence[str] = (),
+    title: str = "",
+    outlines: ArrayLike | Tensor | None = None,
+    over: ArrayLike | Tensor | None = None,
+    cmap: str = SEQUENTIAL,
+) -> Figure:
+    """Rows of large tiles, an image a column: pictures (N, C, H, W) as they are, maps (N, H, W) in one palette.
+
+    Negative values of a map count as 0; its 99th percentile, and all above it, gets the last colour. `over` (N, C, H, W)
+    lies under the maps. `outlines` (N, H, W) bool draws the border of the true region, on pictures only.
+    """
+    n = max(map(len, rows.values()))
+    fig, axes = plt.subplots(
+        len(rows), n, figsize=(1.06 * n + 1.6, 1.1 * len(rows) + 0.7), squeeze=False, layout="constrained"
+    )
+    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+    for name, line in zip(rows, axes):
+        for column, ax in enumerate(line[: len(rows[name])]):
+            values = _array(rows[name])[column]
+            if values.ndim == 3:
+                _show(ax, _picture(values))
+                if outlines is not None and _array(outlines)[column].any():
+                    ax.contour(_array(outlines)[column], levels=[0.5], colors=["white"], linewidths=1.2)
+                continue
+            _show(ax, _picture(_array(over)[column]) if over is not None else np.zeros_like(values))
+            values = values.clip(min=0)
+            top = np.quantile(values, 0.99) or values.max() or 1.0
+            drawn = ax.imshow(values / top, cmap=cmap, vmin=0, vmax=1, alpha=0.5 if over is not None else 1.0)
+        for ax in line[len(rows[name]) :]:
+            ax.axis("off")
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    for ax, text in zip(axes[0], titles):
+        ax.set_title(text, fontsize=9)
+    if any(_array(values).ndim == 3 for values in rows.values()):
+        bar = fig.colorbar(drawn, ax=axes, ticks=[0, 1], aspect=30)
+        bar.set_label("map / its 99th percentile", fontsize=8)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
 def overlays(
     pictures: ArrayLike | Tensor,
     maps: Mapping[str, ArrayLike | Tensor],
@@ -208,31 +250,9 @@ def overlays(
 ) -> Figure:
     """Images (N, C, H, W) in the first row, then one row per method: its maps (N, H, W) laid over the images.
 
-    Grad-CAM's usual picture: red high, blue low. Each map is scaled by its own maximum; negative values count as 0, and
-    an image whose map has nothing positive is blue all over. `outlines` (N, H, W) bool draws the true region's border.
+    Grad-CAM's usual picture: red high, blue low; see `tiles`.
     """
-    pictures = _array(pictures)
-    rows, n = len(maps) + 1, len(pictures)
-    fig, axes = plt.subplots(
-        rows, n, figsize=(0.85 * n + 1.4, 0.9 * rows + 0.6), squeeze=False, layout="constrained"
-    )  # fmt: skip
-    for column in range(n):
-        picture = _picture(pictures[column])
-        for ax in axes[:, column]:
-            _show(ax, picture)
-            if outlines is not None and _array(outlines)[column].any():
-                ax.contour(_array(outlines)[column], levels=[0.5], colors=["white"], linewidths=0.9)
-        axes[0, column].set_title(titles[column] if column < len(titles) else "", fontsize=8)
-        for ax, values in zip(axes[1:, column], maps.values()):
-            values = _array(values)[column].clip(min=0)
-            drawn = ax.imshow(values / (values.max() or 1.0), cmap="jet", vmin=0, vmax=1, alpha=0.45)
-    for ax, name in zip(axes[:, 0], ["image", *maps]):
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    bar = fig.colorbar(drawn, ax=axes, shrink=0.6, ticks=[0, 1])
-    bar.set_label("map / its maximum", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    fig.suptitle(title, fontsize=11)
-    return fig
+    return tiles({"image": pictures, **maps}, titles, title, outlines, over=pictures, cmap="jet")
 
 
 def curves(

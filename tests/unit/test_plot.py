@@ -131,6 +131,40 @@ def test_a_saliency_table_has_one_row_per_method_each_map_on_its_own_scale():
     assert [len(ax.collections) for ax in drawn] == [0, 0, 1, 1, 1, 1]  # the outlines
 
 
+def test_tiles_are_pictures_and_maps_a_row_each():
+    pictures, maps = torch.rand(3, 1, 10, 10), torch.randn(2, 10, 10)
+    masks = torch.zeros(3, 10, 10, dtype=torch.bool)
+    masks[0, 1:3, 1:3] = True  # the others have no defect
+    fig = plot.tiles({"image": pictures, "LRP": maps, "none": -torch.ones(1, 10, 10)}, ["a", "b", "c"], "title", masks)
+    drawn = [ax for ax in fig.axes if ax.images]
+    np.testing.assert_allclose(drawn[1].images[0].get_array(), pictures[1, 0])
+    positive = maps[1].clamp(min=0).numpy()
+    np.testing.assert_allclose(drawn[4].images[-1].get_array(), positive / np.quantile(positive, 0.99), rtol=1e-5)
+    assert drawn[5].images[-1].get_array().max() == 0
+    assert {(ax.images[-1].get_cmap().name, ax.images[-1].get_clim()) for ax in drawn[3:]} == {("magma", (0, 1))}
+    assert [len(ax.collections) for ax in drawn] == [1, 0, 0, 0, 0, 0]  # outlines: on pictures alone
+    assert [ax.get_title() for ax in drawn[:3]] == ["a", "b", "c"]
+    assert [drawn[i].get_ylabel() for i in (0, 3, 5)] == ["image", "LRP", "none"]
+    assert [ax.axison for ax in fig.axes[:9]] == [True] * 5 + [False, True, False, False]
+    assert len(fig.axes) == 10  # and the colour bar, which pictures alone have not
+    assert len(plot.tiles({"normal": pictures, "crack": pictures}).axes) == 6
+
+
+def test_a_map_of_few_pixels_is_scaled_by_its_maximum():
+    spot = torch.zeros(1, 30, 30)
+    spot[0, 3, 4] = 5
+    drawn = plot.tiles({"LIME": spot}).axes[0].images[-1].get_array()
+    assert (drawn.max(), drawn.sum()) == (1, 1)
+
+
+def test_a_tile_has_a_hundred_pixels():
+    for n, rows in ((1, 1), (5, 3), (3, 9)):
+        plot.use_style(dpi=100)
+        fig = plot.tiles({str(i): torch.rand(n, 8, 8) for i in range(rows)}, ["a\nb"] * n, "title")
+        fig.canvas.draw()
+        assert all(100 <= ax.bbox.width <= 125 for ax in fig.axes[: n * rows]), (n, rows)
+
+
 def test_overlays_lay_the_positive_part_of_each_map_over_its_image():
     pictures = torch.rand(2, 1, 4, 4)
     maps = {"correct class": torch.randn(2, 4, 4), "zero": -torch.ones(2, 4, 4)}
@@ -141,13 +175,13 @@ def test_overlays_lay_the_positive_part_of_each_map_over_its_image():
     assert [len(ax.images) for ax in drawn] == [1, 1, 2, 2, 2, 2]
     for ax, i in zip(drawn, (0, 1, 0, 1, 0, 1)):
         np.testing.assert_allclose(ax.images[0].get_array(), pictures[i, 0])
-    expected = maps["correct class"][1].clamp(min=0)
-    np.testing.assert_allclose(drawn[3].images[1].get_array(), expected / expected.max(), rtol=1e-6)
+    expected = maps["correct class"][1].clamp(min=0).numpy()
+    np.testing.assert_allclose(drawn[3].images[1].get_array(), expected / np.quantile(expected, 0.99), rtol=1e-5)
     assert drawn[4].images[1].get_array().max() == 0
     assert {(ax.images[1].get_cmap().name, ax.images[1].get_clim()) for ax in drawn[2:]} == {("jet", (0, 1))}
     assert [ax.get_title() for ax in drawn[:2]] == ["a", "b"]
     assert [drawn[i].get_ylabel() for i in (0, 2, 4)] == ["image", "correct class", "zero"]
-    assert [len(ax.collections) for ax in drawn] == [1, 0, 1, 0, 1, 0]  # the outlines
+    assert [len(ax.collections) for ax in drawn] == [1, 0, 0, 0, 0, 0]  # the outlines
 
 
 def test_curves_draw_means_bands_and_references():
