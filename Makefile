@@ -88,7 +88,7 @@ batch: setup
 equivalent: setup
 	$(BIN)/python -m xai_utils.suite.equivalence --papers "$(ONLY)" --jobs $(JOBS) $(if $(STANDARD),--whole)
 
-# results/tables/*.csv and the README's table, from the committed records
+# results/tables/*.csv, and the generated blocks of README.md and results/README.md, from the committed records
 tables: setup
 	$(BIN)/python -m xai_utils.suite.report --results results export
 	$(BIN)/python -m xai_utils.suite.readme --results results

@@ -22,6 +22,7 @@ PROFILES = sorted(FOLDER.glob("profiles/*/*.yaml"))
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|tmp|work|Users)/")
 EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[\w+/=]+")
 NETWORK_PICTURE = re.compile(r"!\[[^\]]*\]\(\s*https?:|<(?:img|video|iframe)[^>]*\ssrc=[\"']?https?:", re.IGNORECASE)
+SHOWS_RECORDS = re.compile(r"\.(?:finding|closing_table)\(")
 NBVAL_COMMENT = re.compile(r"^\s*#+\s*(?:NBVAL_|PYTEST_VALIDATE)", re.MULTILINE)
 
 
@@ -110,6 +111,13 @@ def mostly_compared(notebook):
     return faults + [c.source for c in cells if NBVAL_COMMENT.search(c.source)]  # tags only: comments escape the cap
 
 
+def findings_not_compared(notebook):
+    shows = [
+        cell for cell in code_cells(notebook) if SHOWS_RECORDS.search(cell.source)
+    ]  # these change with the records
+    return [cell.source for cell in shows if "nbval-ignore-output" not in tags(cell)]
+
+
 def no_machine_path(notebook):
     return [text for text in texts(notebook) if MACHINE_PATH.search(text)]
 
@@ -146,6 +154,7 @@ GUARDS = [
     at_most_700_kib,
     clean_metadata,
     mostly_compared,
+    findings_not_compared,
     no_machine_path,
     no_network_picture,
     short_cells,
@@ -224,6 +233,7 @@ def sound():
     cells[3].metadata.tags = ["slider", "nbval-skip"]
     for cell in cells[5:10]:
         cell.metadata.tags = ["nbval-ignore-output"]
+    cells[5].source = 'run.finding("P1.1")'
     cells[-1].source = "claims = run.record()"
     return notebook
 
@@ -254,6 +264,8 @@ FAULTS = [
     (mostly_compared, lambda n, c: c[11].metadata.update(tags=["nbval-skip"])),
     (mostly_compared, lambda n, c: c[11].metadata.update(tags=["raises-exception"])),
     (mostly_compared, lambda n, c: c[11].update(source="# NBVAL_IGNORE_OUTPUT\nx = 1")),
+    (findings_not_compared, lambda n, c: c[2].update(source='run.finding("P1.1")')),
+    (findings_not_compared, lambda n, c: c[2].update(source="run.closing_table()")),
     (no_machine_path, lambda n, c: n.cells[0].update(source="It stands in `/home/me/data`.")),
     (no_machine_path, lambda n, c: c[2].update(source='path = "/Users/me/data"')),
     (no_machine_path, lambda n, c: output(c[2], "stream", name="stdout", text="wrote " + HERE)),
