@@ -235,7 +235,7 @@ def attainable(masks: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """
     cells = one_cell_maps(grid, masks.shape[1:])
     inside = torch.einsum("nhw,chw->nc", masks.to(cells), cells) / cells.sum((1, 2))
-    return inside.max(1)
+    return inside.amax(1), inside.argmax(1)
 
 
 def one_cell_maps(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

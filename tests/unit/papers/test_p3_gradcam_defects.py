@@ -430,7 +430,7 @@ def test_attainable_energy_is_that_of_the_best_cell():
     masks[0, :2, 3] = True  # top right: cell 1
     masks[1, 1:, 1] = True
     best, cell = paper.attainable(masks, (2, 2))
-    # cell 1: (1 + 0.75) · 1 of 2 · 2; column 1 has 0.75 of both left cells, rows 1 to 3 hold 1.0 of cell 0, 2.0 of cell 2
+    # cell 1 has (1 + 0.75) · 1 of its 2 · 2; of cell 2, column 1 has 0.75, and rows 1 to 3 hold all 2 of 2
     torch.testing.assert_close(best, torch.tensor([1.75 / 4, 0.75 * 2 / 4], dtype=torch.float64))
     assert cell.tolist() == [1, 2]
 
@@ -461,7 +461,9 @@ def test_on_the_grid_by_hand():
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[0, 0] = True
     one_cell = paper.one_cell_maps((2, 2), (4, 4)).float()
-    maps = torch.stack([one_cell[0], one_cell[3], torch.ones(4, 4), -torch.ones(4, 4)])
+    denied = torch.full((4, 4), -2.0)
+    denied[3, 3] = -1  # its highest pixel is far away, but says nothing: the map counts as uniform
+    maps = torch.stack([one_cell[0], one_cell[3], torch.ones(4, 4), denied])
     found = paper.on_the_grid(maps, mask.expand(4, 4, 4), (2, 2))
     best, area = 1 / 4, 1 / 16  # the corner pixel of cell 0 has 1 of its sum, 2 · 2
     assert found.attainable.tolist() == [best] * 4
