@@ -214,7 +214,8 @@ def tiles(
     1.04 inches wide; nothing is laid out by trial, which takes seconds for many tiles.
     """
     n, tile, mapped = max(map(len, rows.values())), 1.04, any(np.ndim(values) == 3 for values in rows.values())
-    above = 0.1 + 0.3 * bool(title) + 0.16 * max((text.count("\n") + 1 for text in titles), default=0)
+    lines = max((text.count("\n") + 1 for text in titles), default=0)
+    above = 0.1 + (0.3 + 0.18 * title.count("\n")) * bool(title) + 0.16 * lines
     width, height = 1.2 + 1.1 * n + 0.8 * mapped, above + 1.1 * len(rows) + 0.05
     places = {"left": 1.2 / width, "right": 1 - (0.06 + 0.8 * mapped) / width, "top": 1 - above / height}
     places |= {"bottom": 0.11 / height, "wspace": 0.06 / tile, "hspace": 0.06 / tile}
