@@ -68,11 +68,13 @@ notebooks: setup
 test-real: setup
 	$(PYTEST) --dist load --durations=0 -m "slow or real_data" tests/real tests/unit/data
 
-# run the notebooks in place at their defaults, as they are committed
+# run the notebooks in place at their defaults, and their solutions, as they are committed
 execute: setup
 	@for paper in $(PAPERS); do folder=$$(mktemp -d); \
 	  XAI_RESULTS=$$folder XAI_PROGRESS=0 $(BIN)/papermill notebooks/$$paper.ipynb notebooks/$$paper.ipynb -k python3 --no-progress-bar \
-	    && notebooks/clean notebooks/$$paper.ipynb; status=$$?; rm -rf $$folder; test $$status = 0 || exit 1; done
+	    && notebooks/clean notebooks/$$paper.ipynb; status=$$?; rm -rf $$folder; test $$status = 0 || exit 1; \
+	  solved=notebooks/solutions/$$paper.ipynb; test ! -f $$solved || { XAI_PROGRESS=0 $(BIN)/papermill $$solved $$solved -k python3 \
+	    --no-progress-bar --cwd notebooks/solutions && notebooks/clean $$solved; } || exit 1; done
 
 # measured numbers differ in the fifth digit between processors; what nbval compares must not
 test-portable: setup

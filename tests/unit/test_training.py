@@ -112,6 +112,77 @@ def test_equals_a_loop_written_by_hand():
     assert not model.training
 
 
+def test_a_last_batch_of_one_image_joins_the_one_before_where_it_cannot_be_normalised():
+    """One value per channel is nothing for a BatchNorm; the schedule counts the batches there are."""
+    seen, planned = [], []
+
+    def error(model, batch, generator):
+        seen.append(len(batch[0]))
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def schedule(optimizer, total_steps):
+        planned.append(total_steps)
+        return torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+    def trained(norm, count, batch_size):
+        seen.clear()
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 1), norm).double()
+        options = {"epochs": 2, "optimizer": SGD, "seed": 7, "schedule": schedule, "batch_size": batch_size}
+        training.fit(model, error, line(count), validation=line(5), **options)
+        return model
+
+    validation = {2: [2, 2, 1], 4: [4, 1]}
+    for count, batch_size, expected in ((9, 4, [4, 5]), (10, 4, [4, 4, 2]), (5, 4, [5]), (4, 4, [4]), (3, 2, [3])):
+        trained(nn.BatchNorm1d(1), count, batch_size)
+        tried = [1] if count % batch_size == 1 else []
+        assert seen == tried + (expected + validation[batch_size]) * 2
+        assert planned[-1] == 2 * len(expected)
+    model = trained(nn.BatchNorm1d(1), 9, 4)
+    assert model[1].num_batches_tracked == 2 * 2  # the step that was tried left no trace
+    trained(nn.Identity(), 9, 4)
+    assert seen == [1] + [4, 4, 1, 4, 1] * 2  # it can be alone
+    trained(nn.Identity(), 3, 1)
+    assert seen[:3] == [1, 1, 1]  # asked for
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (1, 4), (1, 1)])
+def test_a_batch_of_one_image_that_cannot_join_is_refused(count, batch_size):
+    model = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1)).double()
+    expected = rf"batch_size: got {batch_size} for {count} images; a batch of one.*Expected batches of 2 images"
+    with pytest.raises(ValueError, match=expected):
+        training.fit(model, squares, line(count), batch_size=batch_size, epochs=1, optimizer=SGD, seed=7)
+
+
+def test_another_error_of_the_loss_is_passed_on_as_it_is():
+    def failing(model, batch, generator):
+        raise ValueError("its own")
+
+    for count in (5, 4):  # where one image is tried, and where not
+        with pytest.raises(ValueError, match=r"^its own$"):
+            training.fit(linear(), failing, line(count), batch_size=4, epochs=1, optimizer=SGD, seed=7)
+
+
+def test_one_image_is_tried_as_it_is_trained():
+    """In train mode, with the augmentation, from any data set."""
+    images = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+    def cropped(batch, generator):
+        return (batch[0][..., :3, :3],)
+
+    def error(model, batch, generator):
+        return model(batch[0]).square().mean() + 0 * torch.rand((), generator=generator)
+
+    sizes = []
+    for augment in (None, cropped):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).eval()
+        model[1].register_forward_pre_hook(lambda _module, args: sizes.append(len(args[0])))
+        data = [(image,) for image in images]  # no TensorDataset
+        training.fit(model, error, data, batch_size=4, epochs=1, optimizer=SGD, seed=7, augment=augment)
+    assert sizes == [1, 4, 1, 1, 5]  # 4×4 places can be normalised; one place cannot
+
+
 def test_batch_larger_than_the_data_and_a_single_tensor_as_loss():
     def only_loss(model, batch, generator):
         return squares(model, batch, generator)["loss"]

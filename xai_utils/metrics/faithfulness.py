@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.folded import images_per_batch, scoring
+from ..models.forward import Output, Target
 
 BASELINES = ("zero", "black", "blur", "mean")
 Normalization = tuple[Sequence[float] | Tensor | float, Sequence[float] | Tensor | float]
@@ -29,12 +30,13 @@ def insertion_deletion(
     model: nn.Module,
     inputs: Tensor,
     saliency: Tensor,
-    target: Tensor | int | None = None,
+    target: Target = None,
     *,
     steps: int = 50,
     baseline: str | Tensor = "zero",
     normalization: Normalization | None = None,
     score: str = "probability",
+    output: Output = None,
     batch_size: int | None = None,
 ) -> Faithfulness:
     """Insertion and deletion curves (Petsiuk et al. 2018; paper 5, eq. (7) and (8)), and the ID score.
@@ -47,36 +49,39 @@ def insertion_deletion(
         model: returns logits (N, K), or a single output, which is then the score. Left as found.
         inputs: images (N, C, H, W).
         saliency: maps (N, H, W), of any scale.
-        target: class index (int or (N,)); None = the single output.
+        target: class index (int or (N,)); None = the single output; a callable: outputs -> (B,) scores, as they are.
         steps: S, at most the number of pixels.
         baseline: "zero" in the images' own units (paper 5); "black", 0 before `normalization`; "blur", a Gaussian of 11
             pixels and σ = 5, reflected at the borders; "mean", each image's mean colour; or values that broadcast to
             (N, C, H, W).
         normalization: mean and standard deviation per channel that the images were normalised with; "black" needs it.
-        score: "probability" of the target, or "logit" for the model's output as it is.
+        score: "probability" of the target; "sigmoid" of its output, for several labels at once; or "logit" for the
+            model's output as it is.
+        output: which part of what the model returns, a key, field, index or callable; None = all of it.
         batch_size: images per forward pass, across images and steps; None = what runs best.
 
     Raises:
         TypeError, ValueError: arguments that do not fit together; see `scoring` for those about the model.
     """
-    with scoring(model, inputs, target, score) as (images, scores):
+    with scoring(model, inputs, target, score, output) as (images, scores):
         pixels = images.shape[2] * images.shape[3]
         first = _first_pixels(steps, pixels)
         ranks = _ranks(saliency, images)
         hidden = _baseline(baseline, images, normalization)
-        ends = torch.tensor([[0, 0], [0, pixels]])
+        ends = torch.tensor([[0, 0], [0, pixels]], device="cpu")
         insert = torch.stack([torch.zeros_like(first), first], 1)[1:-1]
         delete = torch.stack([first, torch.full_like(first, pixels)], 1)[1:-1]
         # one row per picture to score: the image's pixels of these ranks are shown, from … up to, and the baseline's
         shown = torch.cat([ends, insert, delete])  # (2 S, 2)
+        batches = torch.arange(len(images) * len(shown), device="cpu").split(images_per_batch(images, batch_size))
         values = []
-        for batch in torch.arange(len(images) * len(shown)).split(images_per_batch(images, batch_size)):
+        for batch in batches:
             n = (batch // len(shown)).to(images.device)
             start, end = shown[batch % len(shown), :, None, None].to(images.device).unbind(1)
             inside = (ranks[n] >= start) & (ranks[n] < end)
             values.append(scores(torch.where(inside[:, None], images[n], hidden[n]), n))
     empty, full, inserted, deleted = torch.cat(values).reshape(len(images), -1).split([1, 1, steps - 1, steps - 1], 1)
-    fractions = (first.double() / pixels).to(images)
+    fractions = (first.double() / pixels).to(empty)
     insertion, deletion = torch.cat([empty, inserted, full], 1), torch.cat([full, deleted, empty], 1)
     areas = torch.trapezoid(insertion, fractions), torch.trapezoid(deletion, fractions)
     return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1])
@@ -128,7 +133,10 @@ def _black(images: Tensor, normalization: Normalization | None) -> Tensor:
     if normalization is None:
         raise ValueError('normalization: got None; baseline "black" needs the (mean, std) that images were divided by')
     try:
-        mean, std = (torch.as_tensor(part).to(images).broadcast_to((channels,)) for part in normalization)
+        mean, std = (
+            torch.as_tensor(part, dtype=torch.float64, device="cpu").to(images).broadcast_to((channels,))
+            for part in normalization
+        )
     except (RuntimeError, TypeError, ValueError):
         expected = f"(mean, std), each a number or {channels} of them"
         raise ValueError(f"normalization: got {normalization!r}; expected {expected}") from None
@@ -146,4 +154,5 @@ def _blurred(images: Tensor, length: int = 11, sigma: float = 5.0) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(channels, 1, 1, length)
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.mT, groups=channels)
+    with torch.autocast(images.device.type, enabled=False):
+        return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.mT, groups=channels)

@@ -6,8 +6,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from xai_utils.suite import compared, provenance
-from xai_utils.suite.history import History
+from xai_utils.suite import provenance
+from xai_utils.suite.equivalence import compared
+from xai_utils.suite.equivalence.history import History
 
 PAPER = "01_toy"
 RUN = '''

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from xai_utils.suite import provenance, replay
-from xai_utils.suite.history import History
+from xai_utils.suite import provenance
+from xai_utils.suite.equivalence import replay
+from xai_utils.suite.equivalence.history import History
 
 NUMBERS = ("value", "low", "high", "n")
 SECONDS = frozenset({"s", "ms", "min", "second", "seconds", "minutes"})
