@@ -90,10 +90,11 @@ batch: setup
 equivalent: setup
 	$(BIN)/python -m xai_utils.suite.equivalence --papers "$(ONLY)" --jobs $(JOBS) $(if $(STANDARD),--whole)
 
-# results/tables/*.csv, and the generated blocks of README.md and results/README.md, from the committed records
+# results/tables/*.csv, the generated blocks of README.md and results/README.md, and results/verdict_changes.md
 tables: setup
 	$(BIN)/python -m xai_utils.suite.report --results results export
 	$(BIN)/python -m xai_utils.suite.readme --results results
+	-$(BIN)/python -m xai_utils.suite.changes  # needs the git history
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done

@@ -5,6 +5,7 @@ Functions take arrays or tensors, return a matplotlib `Figure` and never call `p
 
 import importlib.util
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -99,8 +100,9 @@ def morphs(
     labels: Sequence[str] = (),
     odd: ArrayLike | None = None,
     title: str = "",
+    numbers: Sequence[int] = (),
 ) -> Figure:
-    """One row per input: the input, then its morph's frames D(z_0, l) … D(z_n, l).
+    """One row per input: the input, then its morph's frames D(z_0, l) … D(z_n, l), or some of them.
 
     Args:
         inputs: (N, C, H, W) images in [0, 1].
@@ -108,11 +110,12 @@ def morphs(
         labels: N row labels, for instance "1 → 2".
         odd: (N, n + 1) bool; such frames are outlined.
         title: of the whole figure.
+        numbers: which i the frames are of, the first and the last among them; default: all, 0 … n.
     """
     inputs, frames = _array(inputs), _array(frames)
     n, steps = frames.shape[:2]
     fig, axes = plt.subplots(
-        n, steps + 2, figsize=(0.74 * (steps + 1.35), 0.82 * n + 0.4 + 0.25 * bool(title)),
+        n, steps + 2, figsize=(1.1 * (steps + 1.35), 1.2 * n + 0.4 + 0.25 * bool(title)),
         squeeze=False, layout="constrained", width_ratios=[1, 0.35, *[1] * steps],
     )  # fmt: skip
     for row in range(n):
@@ -127,8 +130,8 @@ def morphs(
                 for spine in ax.spines.values():
                     spine.set(visible=True, color=ACCENT, linewidth=2)
     axes[0, 0].set_title("input x", fontsize=9)
-    for step in range(steps):
-        name = {0: "$D(z_0, l)$", steps - 1: "$D(z_n, l)$"}.get(step, f"$z_{{{step}}}$")
+    for step, number in enumerate(numbers or range(steps)):
+        name = {0: "$D(z_0, l)$", steps - 1: "$D(z_n, l)$"}.get(step, f"$z_{{{number}}}$")
         axes[0, step + 2].set_title(name, fontsize=9)
     fig.suptitle(title, fontsize=11)
     return fig
@@ -416,6 +419,19 @@ def morph_slider(frames: ArrayLike | Tensor, labels: Sequence[str] = (), size: i
 
     slider.observe(turn, names="value")
     return VBox([slider, image, caption])
+
+
+def banner(fig: Figure, text: str) -> Figure:
+    """Write `text` across the top of a finished figure, outside its axes: what a reader must know before the maps.
+
+    "" changes nothing. For instance `plot.banner(fig, run.competent("P3.1").warning)`.
+    """
+    if text:
+        width = max(20, round(fig.get_figwidth() * 13))  # letters of this size in a line
+        box = {"boxstyle": "square,pad=0.5", "facecolor": ACCENT, "edgecolor": "none"}
+        place = {"x": 0.5, "y": 1.02, "ha": "center", "va": "bottom", "fontsize": 9, "color": "white"}
+        fig.text(s=textwrap.fill(text, width), bbox=box, **place)
+    return fig
 
 
 def _array(values: ArrayLike | Tensor) -> np.ndarray:

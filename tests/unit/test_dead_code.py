@@ -25,6 +25,9 @@ KEPT = {
     "save_weights": "small trained networks under results/weights, an open issue",
     "load_weights": "small trained networks under results/weights, an open issue",
     "unpack": "prepared archives unpacked once, an open issue",
+    "competent": "the notebooks ask it before they draw maps, with their next runs, issue 22",
+    "warning": "what the notebooks then write over the maps, issue 22",
+    "banner": "the notebooks draw it over the maps of a network that has not learned, with their next runs, issue 22",
 }
 
 

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -54,6 +55,22 @@ def test_signed_maps_are_centred_on_zero_and_positive_ones_start_there():
     clims = [ax.images[0].get_clim() for ax in fig.axes[1:4]]
     assert clims == [(-3, 3), (0, 2), (0, 1)]
     assert fig.axes[1].images[0].get_cmap().name == plot.DIVERGING
+
+
+def test_a_banner_stands_above_the_maps_and_nothing_stands_above_those_of_a_good_network():
+    fig = plot.saliency(torch.rand(1, 4, 4), {"map": torch.rand(4, 4)})
+    before = list(fig.texts)
+    assert plot.banner(fig, "") is fig
+    assert fig.texts == before
+    said = "This network has not learned its task (accuracy is 0.3 on test images, it needs 0.45): its maps say little."
+    assert plot.banner(fig, said) is fig
+    (text,) = (text for text in fig.texts if text not in before)
+    assert text.get_text().replace("\n", " ") == said
+    assert text.get_bbox_patch().get_facecolor() == matplotlib.colors.to_rgba(plot.ACCENT)
+    fig.canvas.draw()
+    strip, whole = text.get_window_extent(), fig.bbox
+    assert strip.y0 >= whole.y1  # above the figure, not over a map
+    assert whole.x0 <= strip.x0 < strip.x1 <= whole.x1
 
 
 def test_history_draws_both_curves_and_the_best_epoch():

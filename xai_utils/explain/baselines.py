@@ -26,7 +26,7 @@ from ..models.forward import (
     target_scores,
 )
 from ..models.gradients import gradients_on, is_of_checkpoint, without_checkpoints
-from ..models.scores import check_score, refuse_probabilities, scored
+from ..models.scores import check_score, precise, refuse_probabilities
 from ..progress import bar
 
 _numpy_global = threading.RLock()
@@ -75,7 +75,10 @@ class _Baseline:
     def _score(self, images: Tensor, target: Target, done: tqdm) -> Tensor:
         outputs = run_model(self.model, images, self.output)
         done.update(len(images))
-        return target_scores(outputs if callable(target) else scored(outputs, self.score), target, len(images))
+        if callable(target):
+            return target_scores(outputs, target, len(images))
+        outputs = precise(outputs, self.score)
+        return target_scores(outputs.softmax(1) if self.score == "probability" else outputs, target, len(images))
 
     def _scores(self, rows: Tensor, score: Score) -> np.ndarray:
         return np.concatenate([score(batch).detach().double().cpu().numpy() for batch in rows.split(self.batch_size)])

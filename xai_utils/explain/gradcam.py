@@ -7,7 +7,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,13 +122,13 @@ class _LayerMap:
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W), upsampled to the images' size; see `Explainer`."""
         if isinstance(self.layer, (list, tuple)):
-            return torch.stack([one.attribute(inputs, target) for one in self._of_each_layer()]).mean(0)
+            return torch.stack([one.attribute(inputs, target) for one in _of_each_layer(self)]).mean(0)
         return upsample(self.attribute_layer(inputs, target), inputs.shape[2:], self.upsampling)
 
     def attribute_layer(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the raw maps (N, h, w) on the layer's own grid, where the method's identities hold."""
         if isinstance(self.layer, (list, tuple)):
-            return _mean_on_one_grid([one.attribute_layer(inputs, target) for one in self._of_each_layer()])
+            return _mean_on_one_grid([one.attribute_layer(inputs, target) for one in _of_each_layer(self)])
         if self.batch_size is not None:
             parts = in_parts(check_images(inputs), target, self.batch_size)
             return torch.cat([_whole(self).attribute_layer(*part) for part in parts])
@@ -142,11 +142,12 @@ class _LayerMap:
     def _map(self, found: LayerGradients, target: Target) -> Tensor:
         return cam(found.features, found.gradients, self.kind)
 
-    def _of_each_layer(self) -> Iterator[Self]:
-        for layer in self.layer:
-            one = copy.copy(self)
-            one.layer = layer
-            yield one
+
+def _of_each_layer(explainer: _LayerMap) -> Iterator[_LayerMap]:
+    for layer in explainer.layer:
+        one = copy.copy(explainer)
+        one.layer = layer
+        yield one
 
 
 def _whole(explainer: _LayerMap) -> _LayerMap:

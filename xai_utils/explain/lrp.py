@@ -284,19 +284,11 @@ def zbox(x: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> list[tuple[Ten
     return [(x, weight), (low.expand_as(x), -weight.clamp(min=0)), (high.expand_as(x), -weight.clamp(max=0))]
 
 
-RULES = {"zplus": zplus_weight, "epsilon": epsilon_weight, "gamma": gamma_weight}
+NAMES = ("zplus", "epsilon", "gamma")
 COMPOSITES = {  # by kind of layer, as zennit has them
     "epsilon_plus": {nn.Conv2d: "zplus", nn.Linear: "epsilon"},
     "epsilon_gamma_box": {nn.Conv2d: "gamma", nn.Linear: "epsilon"},
 }
-
-
-class Rule(NamedTuple):
-    """How a convolution, a linear layer or an average passes its relevance on."""
-
-    weights: Callable[[Tensor, int], Tensor]
-    epsilon: float
-    biases: bool  # whether b_j is there, and absorbs
 
 
 class Rules(NamedTuple):
@@ -304,10 +296,10 @@ class Rules(NamedTuple):
 
     weights: Callable[[Tensor, int], Tensor]
     epsilon: float
-    biases: bool
+    biases: bool  # whether b_j is there, and absorbs
     skip: float | str
     box: tuple[Tensor, Tensor] | None = None  # (C, 1, 1) or one number each
-    layers: Mapping[nn.Module, Rule] = MappingProxyType({})  # those that have a rule of their own
+    layers: Mapping[nn.Module, Mapping[str, Any]] = MappingProxyType({})  # which of these are a layer's own
 
     def keeps(self, module: nn.Module) -> bool:
         """Return whether the rule of a module looks at its inputs."""
@@ -329,7 +321,7 @@ class Rules(NamedTuple):
             with torch.enable_grad():
                 x = step.inputs[0].detach().requires_grad_()
                 return torch.autograd.grad(step.module.forward(x), x, relevance), None
-        return self.linear(step, relevance)
+        return self._replace(**self.layers.get(step.module, {})).linear(step, relevance)
 
     def add(self, step: Step, relevance: Tensor) -> Shares:
         """Share between main and skip: γ and 1 − γ (paper 5, eq. (5)), or by the values that were added."""
@@ -344,32 +336,29 @@ class Rules(NamedTuple):
     def linear(self, step: Step, relevance: Tensor) -> Shares:
         """Share by contributions, in a convolution, a linear layer, or an average."""
         x = step.inputs[0]
-        weights, epsilon, biases = self.layers.get(step.module, self[:3])
         apply, weight, bias = _as_linear(step)
         if self.box is not None and step.sources[0] == 0:
             terms, bias = zbox(x, weight, *self.box), None
         else:
-            positive = weights(weight, 1)
+            positive = self.weights(weight, 1)
             if positive is weight or x.amin() >= 0:
                 terms = [(x, positive)]
             else:
-                terms = [(x.clamp(min=0), positive), (x.clamp(max=0), weights(weight, -1))]
-            bias = weights(bias, 1) if biases and bias is not None else None
+                terms = [(x.clamp(min=0), positive), (x.clamp(max=0), self.weights(weight, -1))]
+            bias = self.weights(bias, 1) if self.biases and bias is not None else None
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_() for x, _ in terms]
             z = sum((apply(x, w) for x, (_, w) in zip(inputs[1:], terms[1:])), apply(inputs[0], terms[0][1]))
-        ratio, absorbed = _divide(relevance, z.detach(), bias, epsilon)
+        ratio, absorbed = _divide(relevance, z.detach(), bias, self.epsilon)
         gradients = torch.autograd.grad(z, inputs, ratio)
         products = [gradient.mul_(x.detach()) for x, gradient in zip(inputs, gradients)]
         return (sum(products[1:], products[0]),), absorbed
 
 
-def _rules_by_layer(model: nn.Module, rule: Any) -> dict[nn.Module, str]:
+def _rule_by_layer(model: nn.Module, rule: Any) -> dict[nn.Module, str]:
     """Modules with a rule of their own, and its name; ValueError for a rule or a module that is unknown."""
     modules = dict(model.named_modules())
-    if isinstance(rule, str) and rule in RULES:
-        return {}
-    if isinstance(rule, str) and rule in COMPOSITES:
+    if isinstance(rule, str):
         kinds = COMPOSITES[rule]
         return {module: kinds[type(module)] for module in modules.values() if type(module) in kinds}
     if isinstance(rule, Mapping):
@@ -382,11 +371,13 @@ def _rules_by_layer(model: nn.Module, rule: Any) -> dict[nn.Module, str]:
         named = {module: chosen for module, chosen in found.items() if chosen is not None}
     else:
         named = {model: rule}
-    if wrong := [chosen for chosen in named.values() if chosen not in RULES]:
-        raise ValueError(
-            f"rule: got {wrong[0]!r}; expected one of {', '.join(RULES)}; by kind: {', '.join(COMPOSITES)}"
-        )
+    if wrong := [chosen for chosen in named.values() if chosen not in NAMES]:
+        raise ValueError(_unknown_rule(wrong[0]))
     return named
+
+
+def _unknown_rule(got: Any) -> str:
+    return f"rule: got {got!r}; expected one of {', '.join(NAMES)}; by kind: {', '.join(COMPOSITES)}"
 
 
 def _divide(relevance: Tensor, z: Tensor, bias: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -490,25 +481,25 @@ class LRP:
             ValueError: an unknown name, or a number out of range.
         """
         check_batch_size(batch_size)
+        layers: dict[nn.Module, Mapping[str, Any]] = {}
+        if not isinstance(rule, str) or rule in COMPOSITES:
+            options = {"epsilon": epsilon, "gamma": gamma, "biases": biases}
+            own = {name: LRP(model, name, **options).rules for name in NAMES}
+            parts = {name: dict(zip(Rules._fields[:3], rules[:3], strict=True)) for name, rules in own.items()}
+            layers, rule = {module: parts[name] for module, name in _rule_by_layer(model, rule).items()}, "zplus"
+        rules = {"zplus": zplus_weight, "epsilon": epsilon_weight, "gamma": partial(gamma_weight, gamma=gamma)}
         skips, starts = ("magnitude", "signed", "none"), ("logit", "probability", "one")
+        if rule not in rules:
+            raise ValueError(_unknown_rule(rule))
         if start not in starts:
             raise ValueError(f"start: got {start!r}; expected one of {', '.join(starts)}")
         if not (skip in skips if isinstance(skip, (str, bool)) else 0 <= skip <= 1):
             raise ValueError(f"skip: got {skip!r}; expected a number from 0 to 1, or one of {', '.join(skips)}")
-        if not (epsilon is None or 0 <= epsilon < math.inf) or not 0 <= gamma < math.inf:
+        epsilon = (0.0 if rule == "zplus" else 1e-6) if epsilon is None else epsilon
+        if not (0 <= epsilon < math.inf and 0 <= gamma < math.inf):
             raise ValueError(f"got epsilon={epsilon!r}, gamma={gamma!r}; expected finite numbers of at least 0")
         self.model, self.start, self.box, self.output, self.batch_size = model, start, box, output, batch_size
-        chosen = _rules_by_layer(model, rule)
-        made = {
-            name: Rule(
-                weights,
-                (0.0 if name == "zplus" else 1e-6) if epsilon is None else epsilon,
-                name != "zplus" if biases is None else biases,
-            )
-            for name, weights in (RULES | {"gamma": partial(gamma_weight, gamma=gamma)}).items()
-        }
-        default = rule if isinstance(rule, str) and rule in RULES else "zplus"
-        self.rules = Rules(*made[default], skip, layers={module: made[name] for module, name in chosen.items()})
+        self.rules = Rules(rules[rule], epsilon, rule != "zplus" if biases is None else biases, skip, layers=layers)
         self.ledger: pd.DataFrame | None = None
 
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:

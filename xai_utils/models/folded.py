@@ -21,7 +21,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from .forward import (
     Output,
     Target,
-    check_batch_size,
     check_images,
     check_rows,
     choose_output,
@@ -30,7 +29,7 @@ from .forward import (
     target_indices,
     target_scores,
 )
-from .scores import check_score, refuse_probabilities, scored
+from .scores import check_score, precise, refuse_probabilities
 
 AGREEMENT = 1e-5  # of the copy's outputs with the model's, relative to the largest (or absolute, if that is below 1)
 # how a foreign model fails as a copy: it cannot be copied or gains nothing (LookupError), or its forward pass asks for
@@ -71,13 +70,14 @@ def scoring(
             indices, score = torch.zeros(len(images), dtype=torch.int64, device=images.device), "logit"
         else:
             indices = target_indices(outputs[:1].expand(len(images), *outputs.shape[1:]), target)
+        probability = score == "probability" and outputs[:1].numel() > 1
         refuse_probabilities(model, images[:1], outputs, score, output)
         fast = fast_copy(model, few, outputs, partial(read, n_images=len(few)))
 
         def scores(changed: Tensor, which: Tensor) -> Tensor:
             with torch.no_grad():  # a forward may have switched gradients on
-                outputs = read(fast(changed), n_images=len(changed))
-            values = target_scores(scored(outputs, score), indices[which])
+                outputs = precise(read(fast(changed), n_images=len(changed)), score)
+            values = target_scores(outputs.softmax(1) if probability else outputs, indices[which])
             if not torch.isfinite(values).all():
                 raise ValueError("the model's outputs hold NaN or infinite values for changed versions of the images")
             return values.detach()
@@ -104,7 +104,8 @@ def images_per_batch(inputs: Tensor, batch_size: int | None) -> int:
         elif torch.get_num_threads() == 1:  # oneDNN takes a 1×1 convolution on one thread from 16 images on only
             images *= 2
         return max(1, images * 224**2 // (inputs.shape[2] * inputs.shape[3]))
-    check_batch_size(batch_size, "the best one")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size!r}; expected a positive integer, or None for the best one")
     return batch_size
 
 

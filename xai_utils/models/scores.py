@@ -21,17 +21,13 @@ def check_score(score: str) -> None:
         raise ValueError(f'score: got {score!r}; expected "probability", "sigmoid" or "logit"')
 
 
-def scored(outputs: Tensor, score: str) -> Tensor:
-    """Return outputs (N, K) or (N,) as the `score` says; half precision becomes float32.
+def precise(outputs: Tensor, score: str) -> Tensor:
+    """Return outputs (N, K) or (N,) in float32 at least, for score="sigmoid" every output's own sigmoid.
 
-    "probability" is a softmax over K classes (a single output stays as it is); "sigmoid" takes every output by itself,
-    as for several labels at once or a binary classifier with one output; "logit" the outputs as they are.
+    That is for several labels at once, or a binary classifier with one output.
     """
     outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-    if score == "sigmoid":
-        return outputs.sigmoid()
-    probability = score == "probability" and outputs[:1].numel() > 1
-    return outputs.softmax(1) if probability else outputs
+    return outputs.sigmoid() if score == "sigmoid" else outputs
 
 
 def are_probabilities(outputs: Any) -> bool:
@@ -39,7 +35,7 @@ def are_probabilities(outputs: Any) -> bool:
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] == 1:
         return False
     tolerance = max(1e-4, torch.finfo(outputs.dtype).eps)
-    return bool((outputs >= 0).all() and ((outputs.sum(1) - 1).abs() < tolerance).all())
+    return bool((outputs >= 0).all() & ((outputs.sum(1) - 1).abs() < tolerance).all())
 
 
 def refuse_probabilities(model: nn.Module, image: Tensor, outputs: Tensor, score: str, output: Output = None) -> None:

@@ -24,6 +24,7 @@ from xai_utils.progress import print_anywhere
 from xai_utils.suite import claims, findings, over_seeds, report
 from xai_utils.suite.record import Record
 from xai_utils.suite.report import Folder
+from xai_utils.suite.rules import VERDICTS, with_reason
 
 
 def papers_table(results: Folder = None) -> str:
@@ -103,7 +104,7 @@ def _claim_by_claim(paper: claims.Paper, rows: pd.DataFrame) -> list[str]:
     said = ""  # a statement stands once, over the rows of all arms
     for row in rows[rows["standard_n"] > 0].itertuples():
         arm = f"{row.arm}: " * (len(paper.judged[row.claim].rule.arms) > 1)
-        verdict = row.standard_verdict + " (stale)" * bool(row.standard_stale)
+        verdict = with_reason(row.standard_verdict, row.standard_reason) + " (stale)" * bool(row.standard_stale)
         what = ["", ""] if row.claim == said else [row.statement, row.reported]
         cells, said = [row.claim, *what, row.standard_value, arm + row.standard_scale, verdict], row.claim
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
@@ -118,7 +119,7 @@ def _state(rows: pd.DataFrame) -> str:
         alone = told or {"not tested"} & {*found} or {*found}
         verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
     counts = pd.Series(verdicts).value_counts()
-    order = [name for name in (*claims.VERDICTS, "mixed", "no record") if name in counts]
+    order = [name for name in (*VERDICTS, "mixed", "no record") if name in counts]
     return ", ".join(f"{counts[name]} {name}" for name in order)
 
 

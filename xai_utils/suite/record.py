@@ -12,6 +12,7 @@ from xai_utils.data.store import repository_root, resolve
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.parameters import OWN, Plain
+from xai_utils.suite.rules import Verdict
 from xai_utils.suite.strict import Strict, checked
 
 SCHEMA_VERSION = 2  # 1, still read: `settings` held all that the arm set, and counted before `parameters`
@@ -73,7 +74,7 @@ class Record(Strict):
     overrides: list[str] = Field(default_factory=list)
     settings: dict[str, Plain | list[Plain]] = Field(default_factory=dict)
     metrics: dict[str, Annotated[Estimate, BeforeValidator(_estimate)]]
-    claims: dict[str, claims.Verdict]
+    claims: dict[str, Verdict]
     figures: list[str]
     arrays: list[str]
     provenance: Provenance
@@ -85,14 +86,18 @@ class Record(Strict):
 
     @property
     def subject(self) -> dict[str, Any]:
-        """What the rules are told of the run: its parameters, profile, arm and data set."""
+        """What the rules are told of the run: its parameters, profile, arm and data set, and whether that is own."""
         return subject(self.parameters, self.profile, self.arm, self.provenance.data)
 
 
 def subject(values: dict[str, Any], profile: str, arm: str, sources: list[DataSource]) -> dict[str, Any]:
-    """What the rules are told of a run; an arm with own values is judged as that arm."""
+    """What the rules are told of a run; an arm with own values is judged as that arm.
+
+    `own` says whether any images are a user's own.
+    """
     names = dict.fromkeys(source.name for source in sources)  # where the arm chooses the data, no parameter does
-    return {"dataset": ", ".join(names), **values, "profile": profile, "arm": arm.removesuffix(OWN)}
+    told = {"profile": profile, "arm": arm.removesuffix(OWN), "own": any(s.variant == "own" for s in sources)}
+    return {"dataset": ", ".join(names), **values, **told}
 
 
 def results_root() -> Path:
@@ -172,7 +177,7 @@ def _lacking(record: Record, root: Path) -> list[str]:
     path = root / "results" / "reported.yaml"
     rules = _rules(path, path.stat().st_mtime_ns).papers.get(record.paper) if path.is_file() else None
     judged = rules.judged if rules else {}
-    absent = {name: claim.rule.missing(record.metrics, record.subject) for name, claim in judged.items()}
+    absent = {name: rules.missing(name, record.metrics, record.subject) for name in judged}
     return [f"{name} needs {', '.join(ids)}" for name, ids in absent.items() if ids]
 
 

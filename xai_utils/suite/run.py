@@ -30,6 +30,7 @@ from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import alt_text, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN
 from xai_utils.suite.record import DataSource, Provenance, Record, run_folder, subject
+from xai_utils.suite.rules import Learned, with_reason
 from xai_utils.suite.strict import checked
 
 if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs none of it
@@ -251,6 +252,25 @@ class Run:
         rows = {name: [getattr(metric, column) for column in columns] for name, metric in chosen.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("metric")
 
+    def competent(self, claim: str) -> Learned:
+        """Whether the network that `claim` (such as "P3.1") is about has learned its task, by reported.yaml's bounds.
+
+        Ask when that is measured and the data set is noted, before its maps are drawn: `plot.banner(fig,
+        run.competent("P3.1").warning)` puts a warning over the maps of a network that has not.
+
+        Returns:
+            `learned` (None: it cannot be told; True where no bound is set for the claim), `text` with the number,
+            `warning` ("" unless it has not learned).
+
+        Raises:
+            ValueError: the paper has no such claim.
+            claims.MissingMetric: what says whether it has learned was not measured yet.
+        """
+        return self._reported.papers[self.paper].competent(claim, self._metrics, self._about())
+
+    def _about(self) -> dict[str, Any]:
+        return subject(dict(self.parameters), self.profile, self.arm, self._sources)
+
     def uses(self, provenance: Mapping[str, str]) -> None:
         """Note a data set (``ImageSet.provenance``: name, sha256, variant)."""
         self._admit("data set", "data")
@@ -309,8 +329,7 @@ class Run:
         """
         from xai_utils.suite import shown
 
-        about = subject(dict(self.parameters), self.profile, self.arm, self._sources)
-        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, about)
+        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, self._about())
         return shown.closing_table(self.paper, self._metrics, verdicts)
 
     def record(self) -> pd.DataFrame:
@@ -320,7 +339,8 @@ class Run:
         and call it again.
 
         Returns:
-            One row per claim: claim, kind, statement, paper (its numbers), this run (evidence), verdict.
+            One row per claim: claim, kind, statement, paper (its numbers), this run (evidence), verdict (with, in
+            brackets, what is open or why it is not tested).
 
         Raises:
             claims.MissingMetric: a rule names a metric that was not measured.
@@ -328,8 +348,7 @@ class Run:
             RuntimeError: recorded before, or the folder cannot be written.
         """
         self._admit("record", "record")
-        about = subject(dict(self.parameters), self.profile, self.arm, self._sources)
-        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, about)
+        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, self._about())
         known = provenance.module_hashes(repository_root(), self.paper, self.profile) | self._modules
         record = Record(
             paper=self.paper,
@@ -366,7 +385,8 @@ class Run:
         rows = []
         for name, claim in (paper := self._reported.papers[self.paper]).judged.items():
             brief, verdict = _brief(paper.reported(name)), verdicts[name]
-            rows.append((name, claim.kind, claim.statement, brief, verdict.evidence, verdict.verdict))
+            judged = with_reason(verdict.verdict, verdict.reason)
+            rows.append((name, claim.kind, claim.statement, brief, verdict.evidence, judged))
         return pd.DataFrame(rows, columns=["claim", "kind", "statement", "paper", "this run", "verdict"])
 
 

@@ -385,6 +385,36 @@ def test_profile_arm_and_parameters_reach_the_rules():
     assert run.record().verdict[0] == "not comparable"
 
 
+def test_a_run_says_whether_its_network_has_learned_and_judges_no_map_of_one_that_has_not():
+    run = start()
+    with pytest.raises(claims.MissingMetric, match=r"^not measured: P1\.1\.accuracy, which says"):
+        run.competent("P1.2")
+    with pytest.raises(ValueError, match=r"no claim 'P1\.7'; there are P1\.1, P1\.2, P1\.3"):
+        run.competent("P1.7")
+    measured(run, accuracy=59.0)
+    said = "P1.1.accuracy is 59 on test images, it needs 60"
+    assert run.competent("P1.2") == (False, said)
+    assert run.competent("P1.2").warning == f"This network has not learned its task ({said}): its maps say little."
+    assert run.competent("P1.1").warning == ""  # no gate stands before it
+    assert run.record().verdict[1] == f"not tested (the network has not learned it: {said})"
+    assert load_record(run.folder).claims["P1.2"].reason == f"the network has not learned it: {said}"
+
+
+def test_on_own_images_the_network_must_be_better_than_guessing():
+    run = start()
+    run.uses({"name": "mine", "sha256": "ab", "variant": "own"})
+    run.measure("P1.1.accuracy", Estimate(80.0, low=50.0, high=90.0))
+    run.measure("P1.2.difference", Estimate(0.2, low=0.1, high=0.3))
+    assert run.competent("P1.2") == (
+        None,
+        "P1.1.accuracy is 80 [50, 90] on test images, and V1.chance was not measured",
+    )
+    run.measure("V1.chance", 50.0)
+    assert run.competent("P1.2").learned is False
+    said = "not tested (the network has not learned it: P1.1.accuracy is 80 [50, 90] on test images"
+    assert run.record().verdict[1].startswith(said)
+
+
 def test_a_missing_metric_stops_before_anything_is_written():
     run = start()
     run.measure("P1.1.accuracy", 90.0)
@@ -691,7 +721,7 @@ def test_a_run_with_own_values_never_replaces_the_arms_record(repository, monkey
     assert (record.arm, record.overrides) == ("improved+own", ["flip", "widths"])
     assert record.parameters == GOOD | {"arm": "improved", "widths": [3], "flip": False, "momentum": 0.0}
     assert record.settings == dict(run.settings)
-    assert record.subject == {**record.parameters, "dataset": "", "arm": "improved"}
+    assert record.subject == {**record.parameters, "dataset": "", "arm": "improved", "own": False}
     assert content(arms_own.folder) == before
     assert load_record(arms_own.folder).arm == "improved"
 
