@@ -14,7 +14,6 @@ from urllib.parse import urljoin, urlsplit
 
 import pooch
 import requests
-import urllib3
 from pooch.downloaders import doi_to_repository
 from tqdm import tqdm
 
@@ -67,7 +66,7 @@ def download(
         try:
             _within(limit, functools.partial(_from_one, url, path, size, known_hash, options))
             return
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        except (requests.RequestException, ValueError) as error:
             failures.append(f"{url}: {_reason(error, timeout)}")
         except OSError as error:  # a network error is a RequestException: this one is the disk's
             raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}") from error
