@@ -310,7 +310,7 @@ def _describe(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _alone(checkpoint: str | Path | None) -> Iterator[None]:
+def _alone(checkpoint: str | Path | None = None) -> Iterator[None]:
     """One training at a time on a checkpoint; without one, nothing to hold."""
     if checkpoint is None:
         yield

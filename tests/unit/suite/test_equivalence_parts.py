@@ -284,6 +284,12 @@ def test_different_normal_forms(one, other):
         ("x.numel()", False),
         ("x.sum() > x.dim()", False),
         ("x.type", False),
+        ("Path(x).exists() and not x.is_file()", True),
+        ("x.masks is not None and x.groups is None", True),
+        ("marked", True),
+        ("not marked or given is None", True),
+        ("twice", False),
+        ("counted", False),
     ],
 )
 def test_a_choice_is_the_same_at_every_size(test, chosen):
@@ -294,6 +300,9 @@ class C:
         self.option, self.kept, self.other = option, kept, option
     def f(self, x, given=None, set_anew=None):
         set_anew = self.kept = x()
+        names, marked = x.names, x.masks is not None
+        twice, counted = x.masks is None, len(x) > 3
+        twice = x.masks is not None
         return {test}
 """
     tree = Tree(FILES | {"xai_utils/c.py": source})

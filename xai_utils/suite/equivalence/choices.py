@@ -1,7 +1,8 @@
 """Conditions that go the same way at every size of a run, so that a short run of every arm shows which.
 
 They compare names (`source == "folder"`), ask for types, kinds of tensors and modes (`isinstance`, `x.dtype`,
-`x.dim()`, `model.training`, `torch.is_grad_enabled()`), or whether an optional argument was given. Values of data,
+`x.dim()`, `model.training`, `torch.is_grad_enabled()`), whether an optional argument was given, whether a data set has
+masks or groups, whether a file is there (a compared run, as a record's, starts in an empty folder). Values of data,
 counts and sizes decide none of them.
 """
 
@@ -13,21 +14,25 @@ from xai_utils.suite.equivalence.definitions import Target, chain_of
 TYPES = {"isinstance", "issubclass", "callable", "hasattr"}
 KINDS = {"dtype", "device", "ndim", "training", "requires_grad", "is_cuda"}  # attributes
 MODES = {"dim", "is_floating_point", "is_complex", "is_inference", "get_default_dtype", "get_default_device"}  # calls
-MODES |= {"is_grad_enabled", "is_inference_mode_enabled", "is_autocast_enabled"}
+MODES |= {"is_grad_enabled", "is_inference_mode_enabled", "is_autocast_enabled", "exists", "is_file", "is_dir"}
+PARTS = {"masks", "groups"}  # what a data set has or has not, at every size
 
 
-def is_choice(test: ast.AST, optional: Set[str], options: Set[str], target: Callable[[ast.AST], Target | None]) -> bool:
+def is_choice(
+    test: ast.AST, optional: Set[str], options: Set[str], decided: Set[str], target: Callable[[ast.AST], Target | None]
+) -> bool:
     """Whether a condition is the same at every size of a run.
 
     Args:
         test: the condition.
         optional: names of the function's arguments that are None if not given, and are never set anew.
         options: attributes of ``self`` that hold such an argument of the class, and are never set anew.
+        decided: local names that hold the outcome of such a condition, and are set once.
         target: what a name leads to.
     """
 
     def whole(part: ast.AST) -> bool:
-        return is_choice(part, optional, options, target)
+        return is_choice(part, optional, options, decided, target)
 
     if isinstance(test, ast.BoolOp):
         return all(whole(value) for value in test.values)
@@ -35,6 +40,8 @@ def is_choice(test: ast.AST, optional: Set[str], options: Set[str], target: Call
         return isinstance(test.op, ast.Not) and whole(test.operand)
     if isinstance(test, ast.Call) and chain_of(test.func) in [[name] for name in TYPES]:
         return True
+    if isinstance(test, ast.Name):
+        return test.id in decided
     if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
         return _is_kind(test)
     left, op, right = test.left, test.ops[0], test.comparators[0]
@@ -49,6 +56,7 @@ def is_choice(test: ast.AST, optional: Set[str], options: Set[str], target: Call
     if isinstance(op, ast.Is | ast.IsNot):
         none = isinstance(right, ast.Constant) and right.value is None
         given = chain_of(left) in [[name] for name in optional] + [["self", name] for name in options]
+        given = given or (isinstance(left, ast.Attribute) and left.attr in PARTS)
         return (none and given) or found is not None
     return isinstance(op, ast.Eq | ast.NotEq) and _is_words(right)
 

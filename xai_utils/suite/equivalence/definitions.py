@@ -4,7 +4,7 @@ Nothing is imported: names are followed through the text, so that a commit can b
 """
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -257,6 +257,22 @@ def _pairs(target: ast.AST, value: ast.AST) -> list[tuple[list[str], list[str]]]
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
         return [pair for one, other in zip(target.elts, value.elts, strict=True) for pair in _pairs(one, other)]
     return [(chain_of(target), chain_of(value))]
+
+
+def assigned(statements: Iterable[ast.stmt]) -> list[tuple[str, ast.AST]]:
+    """Local names that are set once in all, with what they are set to; `a, b = c, d` sets two."""
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    stored = [n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+    stored += [n.arg for n in nodes if isinstance(n, ast.arg)]
+    found: list[tuple[str, ast.AST]] = []
+    for node in nodes:
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+            pairs = zip(target.elts, node.value.elts) if several else [(target, node.value)]
+            found += [
+                (one.id, value) for one, value in pairs if isinstance(one, ast.Name) and stored.count(one.id) == 1
+            ]
+    return found
 
 
 def chain_of(node: ast.AST) -> list[str]:

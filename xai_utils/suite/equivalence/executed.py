@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from xai_utils.suite.equivalence.definitions import Definition, Functions, Tree, chain_of
-from xai_utils.suite.equivalence.normal_form import Token, Writer
+from xai_utils.suite.equivalence.normal_form import Token, Writer, undefined
 from xai_utils.suite.equivalence.replay import Mark, conditions, mark_of, optional_parts
 
 _NESTED = ast.stmt | ast.ExceptHandler | ast.match_case
@@ -243,7 +243,10 @@ def _parts(side: Side, token: Token, changed: set[int] | None, known: frozenset[
 
 
 def _is_nothing(owner: ast.AST, part: ast.AST) -> bool:
-    """The end of `x or []`, or None and NaN where `x is None`: they only stand for an x that is as empty."""
+    """The end of `x or []`, or None and NaN where `x is None`: they only stand for an x that is as empty.
+
+    So does a value that is not defined.
+    """
     if isinstance(owner, ast.IfExp):
         test = owner.test
         absent = isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) and _is_plain(test.comparators[0])
@@ -251,7 +254,7 @@ def _is_nothing(owner: ast.AST, part: ast.AST) -> bool:
     while isinstance(part, ast.List | ast.Tuple) and len(part.elts) == 1:
         part = part.elts[0]
     empty = isinstance(part, ast.List | ast.Tuple | ast.Dict) and not list(ast.iter_child_nodes(part))[:-1]
-    nothing = empty or (isinstance(part, ast.Constant) and not part.value)
+    nothing = empty or (isinstance(part, ast.Constant) and not part.value) or bool(undefined(part))
     return isinstance(owner, ast.BoolOp) and isinstance(owner.op, ast.Or) and nothing
 
 

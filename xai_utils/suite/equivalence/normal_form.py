@@ -17,6 +17,7 @@ from xai_utils.suite.equivalence.definitions import (
     Import,
     Target,
     Tree,
+    assigned,
     chain_of,
     checks_types,
     imports_of,
@@ -99,6 +100,7 @@ class Writer:
         self.testing = False
         self.inlined: tuple[Definition, ...] = ()
         self.choices: tuple[Mark, ...] = ()
+        self.decided: set[str] | None = None  # names that hold a choice
 
     def tokens(self) -> list[Token]:
         """All of the definition's tokens; a class's own methods have theirs apart."""
@@ -253,7 +255,7 @@ class Writer:
             return f"assert {self.text(node.test)}"
         if isinstance(node, ast.Call) and self._draws(node):
             return f"draw({', '.join(self._told(node))})"
-        if (count := _undefined(node)) and (isinstance(node, ast.Dict) or self._makes(node)):
+        if (count := undefined(node)) and (isinstance(node, ast.Dict) or self._makes(node)):
             return f"undefined({self.text(count[0])})"  # the note describes
         if isinstance(node, ast.AnnAssign) and node.value is not None and self.owner.kind != "class":
             return f"Assign(targets=[{self.text(node.target)}],value={self.text(node.value)})"
@@ -296,7 +298,11 @@ class Writer:
 
     def is_choice(self, test: ast.AST) -> bool:
         """Whether a condition is the same at every size of a run; see `choices`."""
-        return is_choice(test, self.optional, self.tree.options(self.owner), self._target)
+        known = self.optional, self.tree.options(self.owner)
+        if self.decided is None:
+            pairs = assigned(self.owner.statements)
+            self.decided = {name for name, value in pairs if is_choice(value, *known, set(), self._target)}
+        return is_choice(test, *known, self.decided, self._target)
 
     def _is_lost(self, name: str) -> bool:
         """Whether a dotted name is in the package, but neither a definition nor a module of it."""
@@ -359,7 +365,7 @@ def _tests_types(node: ast.AST, part: str) -> bool:
     return isinstance(node, ast.Set | ast.MatchClass) or (isinstance(node, ast.Dict) and part == "keys")
 
 
-def _undefined(node: ast.AST) -> list[ast.AST | None]:
+def undefined(node: ast.AST) -> list[ast.AST | None]:
     """The count of a value that is not defined, `{"value": None, "n": n, "note": …}`; nothing for anything else."""
     if isinstance(node, ast.Dict):
         parts = {key.value: v for key, v in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
