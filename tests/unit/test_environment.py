@@ -123,9 +123,10 @@ def test_an_empty_name_of_an_environment_is_refused():
     assert "VENV is empty: name the folder of an environment, or leave it out" in result.stderr
 
 
-def test_ci_runs_the_two_commands_and_the_portable_check():
+def test_ci_runs_the_two_commands_the_portable_check_and_the_fault_runs():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert [line for line in lines if line.startswith("make ")] == ["make reproduce", "make test", "make test-portable"]
+    made = [line for line in lines if line.startswith("make ")]
+    assert made == ["make reproduce", "make test", "make test-portable", "make test-faults"]
 
 
 def test_citation_names_every_paper():

@@ -33,6 +33,7 @@ sleep "${SLOW:-0}"
 while [ -e "${HOLD:-}" ]; do sleep 0.05; done
 case $4 in 7) rm "$folder"/notebook.running*; fail 7 >&2 ;; 66) exit 0 ;; esac
 sed "s/\\"SEED\\"/$4/g; s/ARM/$3/g" "$1.record" > "$folder/.new" && mv "$folder/.new" "$folder/record.json"
+touch "$folder/notebook.running-$$.ipynb"  # papermill writes once more after the last cell
 [ "$4" != 77 ] || fail 77 >&2
 touch "$folder/notebook.ipynb"
 rm -f "$folder"/notebook.running* "$folder/notebook.failed.ipynb"
