@@ -2,6 +2,7 @@
 #   make reproduce   set up, run all notebooks at the quick profile, print the papers' numbers beside ours
 #   make test        set up, lint, unit and reference tests, every notebook by nbval, a user's short runs: tests/README.md
 #   make test-real   every notebook on its real data, a few steps; needs $XAI_DATA
+#   make test-faults kills and faults of disk and clock, docs/promises.md
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
 #   make execute     run the notebooks in place, after a change
@@ -29,7 +30,7 @@ PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
 # in the order of collection: the longest file comes first
 NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks test-real execute test-portable mutants batch equivalent tables bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real test-faults execute test-portable mutants batch equivalent tables bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -67,6 +68,10 @@ notebooks: setup
 # the real image sets as they are read, and every notebook on them, a few steps: about six minutes on two cores
 test-real: setup
 	$(PYTEST) --dist load --durations=0 -m "slow or real_data" tests/real tests/unit/data
+
+# kills at seeded moments, faults of disk and clock: at most ten minutes on two cores
+test-faults: setup
+	$(PYTEST) --dist worksteal --durations=10 tests/faults
 
 # run the notebooks in place at their defaults, and their solutions, as they are committed
 execute: setup

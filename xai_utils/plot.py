@@ -115,7 +115,7 @@ def morphs(
     inputs, frames = _array(inputs), _array(frames)
     n, steps = frames.shape[:2]
     fig, axes = plt.subplots(
-        n, steps + 2, figsize=(1.1 * (steps + 1.35), 1.2 * n + 0.4 + 0.25 * bool(title)),
+        n, steps + 2, figsize=(1.15 * (steps + 1.35), 1.25 * n + 0.4 + 0.25 * bool(title)),
         squeeze=False, layout="constrained", width_ratios=[1, 0.35, *[1] * steps],
     )  # fmt: skip
     for row in range(n):

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from xai_utils import fingerprint as fingerprints
 from xai_utils.data.imageset import ImageBatches
 from xai_utils.progress import bar as progress_bar
 from xai_utils.seeds import derive, generator, seed_everything, worker_init
@@ -73,8 +75,10 @@ def fit(
             last epoch, "last" (the default without one; right for a schedule of fixed length).
         batch_size: an epoch's last batch holds the remainder. Where that is one image, which a BatchNorm with one value
             per channel cannot normalise, it joins the batch before; one step shows at the start whether it can.
-        checkpoint: a file, replaced whole after every epoch. One that is damaged or of other arguments is moved to
-            `<name>.unusable` with a warning, and training starts afresh. The caller deletes it when done.
+        checkpoint: a file, replaced whole after every epoch. One that is damaged, of other arguments, other code, other
+            versions or another number of threads is moved to `<name>.unusable-1` (2, 3, …) with a warning, and
+            training starts afresh. `<name>.resumed` has a line for each time that training went on from it. The caller
+            deletes them when done. One training at a time.
         device: where batches are moved to.
         augment: `augment(batch, generator)` -> batch, for training batches only, after the move to `device`.
         num_workers: loader processes, for other datasets than these.
@@ -89,6 +93,7 @@ def fit(
         ValueError: arguments that do not fit together; a batch of one image where BatchNorm needs more.
         FloatingPointError: a loss that is not finite, naming epoch, batch and component.
         OSError: the checkpoint cannot be written; the one before it is intact.
+        RuntimeError: another training is at work on the checkpoint.
     """
     device = torch.device(device)
     keep = keep or ("last" if patience is None else "best")
@@ -114,9 +119,13 @@ def fit(
     settings |= {"loss": loss, "augment": augment, "device": device.type, "fingerprint": fingerprint}
     settings |= {f"shape of {name}": list(value.shape) for name, value in model.state_dict().items()}
     settings |= parts
+    if checkpoint is not None:
+        settings |= fingerprints.environment()
+        settings["code"] = fingerprints.code_of(fit, model, loss, augment, optimizer, schedule, type(data))
     settings = {name: json.dumps(v, default=_describe, sort_keys=True) for name, v in settings.items()}
 
-    saved = _resume(Path(checkpoint), settings) if checkpoint else None
+    with _alone(checkpoint):
+        saved = _resume(Path(checkpoint), settings) if checkpoint else None
     rows, best = (saved["rows"], saved["best"]) if saved else ([], None)
     resumed_from, rate = len(rows) or None, 0.0
     for name, part in parts.items() if saved else ():
@@ -146,7 +155,7 @@ def fit(
                 raise
             yield value
 
-    with progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
+    with _alone(checkpoint), progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
         while len(rows) < epochs and (patience is None or not rows or len(rows) - _best(rows) < patience):
             epoch, start = len(rows) + 1, time.perf_counter()
             seeds = functools.partial(generator, seed, epoch)
@@ -300,21 +309,53 @@ def _describe(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else getattr(value, "__qualname__", type(value).__name__)
 
 
+@contextlib.contextmanager
+def _alone(checkpoint: str | Path | None) -> Iterator[None]:
+    """One training at a time on a checkpoint; without one, nothing to hold."""
+    if checkpoint is None:
+        yield
+        return
+    path = Path(checkpoint)
+    mark = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(mark, timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise RuntimeError(
+            f"another training is at work on {path}: wait for its end, or give this one another checkpoint"
+        ) from None
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}. Make it a writable place") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            mark.unlink()  # while it is held
+        lock.release()
+
+
 def _resume(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
         saved = _read(path)
         there = saved.get("settings", {})
-        differ = [n for n in {**settings, **there} if settings.get(n) != there.get(n)]
+        names = [*(n for n in settings | there if n != "code"), "code"]  # last: another argument may be other code, too
+        differ = [n for n in names if settings.get(n) != there.get(n)]
         if not differ:
+            with open(path.with_name(f"{path.name}.resumed"), "a", encoding="utf-8") as log:
+                log.write(f"epoch {len(saved['rows'])}\n")
             return saved
         values = "; ".join(f"{n}: {there.get(n)} there, {settings.get(n)} here" for n in differ[:2])
         reason = f"is of another run ({values}; {len(differ)} settings differ)"
     except ValueError:
         reason = "is damaged"
-    aside = path.with_name(path.name + ".unusable")
+    number = 1
+    while (aside := path.with_name(f"{path.name}.unusable-{number}")).exists():
+        number += 1
     os.replace(path, aside)
+    path.with_name(f"{path.name}.resumed").unlink(missing_ok=True)
     warnings.warn(f"checkpoint {path} {reason}: moved to {aside.name}, training starts afresh", stacklevel=3)
     return None
 

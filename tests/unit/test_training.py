@@ -21,8 +21,8 @@ import training_victim as victim
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
+from xai_utils import fingerprint, training
 from xai_utils import progress as progress_module
-from xai_utils import training
 from xai_utils.seeds import derive, generator
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -209,7 +209,23 @@ class Images(Dataset):
         return {"x": x + self.noise * (random.random() + np.random.rand() + torch.rand(1)), "y": [y, "name"]}
 
 
+class Counter:
+    """Interrupts a training after some batches, of whose code it is no part."""
+
+    def __init__(self):
+        self.calls, self.stop = 0, None
+
+    def __call__(self):
+        self.calls += self.stop is not None
+        if self.stop is not None and self.calls > self.stop:
+            raise KeyboardInterrupt
+
+
+COUNTER = Counter()
+
+
 def squares_of_dict(model, batch, generator):
+    COUNTER()
     y, names = batch["y"]
     assert names == ("name",) * len(y)
     return squares(model, (batch["x"], y), generator)
@@ -235,6 +251,7 @@ def test_noise_of_loaders_is_the_same_in_a_resumed_run(tmp_path):
     model = linear()
     with pytest.raises(KeyboardInterrupt):
         interrupted(model, tmp_path / "c.pt", after=1)
+    COUNTER.stop = None
     resumed = run(checkpoint=tmp_path / "c.pt")
     assert resumed[1].attrs["resumed_from"] == 1
     same(whole, resumed)
@@ -242,17 +259,9 @@ def test_noise_of_loaders_is_the_same_in_a_resumed_run(tmp_path):
 
 
 def interrupted(model, path, after):
-    calls = []
-
-    def loss(model, batch, generator):
-        calls.append(1)
-        if len(calls) > 3 * after:  # 10 images in batches of 4
-            raise KeyboardInterrupt
-        return squares_of_dict(model, batch, generator)
-
-    loss.__qualname__ = squares_of_dict.__qualname__
+    COUNTER.stop = 3 * after  # 10 images in batches of 4
     options = {"epochs": 2, "optimizer": SGD, "seed": 3, "batch_size": 4, "num_workers": 2}
-    training.fit(model, loss, Images(noise=1.0), checkpoint=path, **options)
+    training.fit(model, squares_of_dict, Images(noise=1.0), checkpoint=path, **options)
 
 
 def test_order_and_noise_derive_from_seed_and_epoch():
@@ -413,18 +422,19 @@ def test_killed_and_run_again_ends_like_one_that_was_not(point, victims):
     assert resumed[1].attrs["resumed_from"] == {"within": 2, "between": 3, "writing": 2}[point]
     same(resumed, victim.train())
     assert draws() == after_resumed
-    assert [p.name for p in path.parent.iterdir()] == ["c.pt"]
+    assert sorted(p.name for p in path.parent.iterdir() if p.name != ".c.pt.lock") == ["c.pt", "c.pt.resumed"]
+    assert (path.parent / "c.pt.resumed").read_text() == f"epoch {resumed[1].attrs['resumed_from']}\n"
 
 
-def test_a_finished_training_is_not_repeated(tmp_path):
+def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch):
     path = tmp_path / "new folder" / "c.pt"
     whole = victim.train(path)
 
-    def never(*_):
+    def never(model):
         raise AssertionError("trained again")
 
-    never.__qualname__ = victim.loss.__qualname__
-    again = victim.train(path, never)
+    monkeypatch.setattr(victim.WATCH, "seen", never)
+    again = victim.train(path)
     assert again[1].attrs["resumed_from"] == victim.EPOCHS
     same(whole, again)
 
@@ -441,15 +451,17 @@ def test_an_early_stop_is_resumed_as_such(tmp_path):
 def checkpoint_of_two_epochs(path, **changes):
     calls = []
 
-    def stop(model, batch, noise):
+    def stop(model):
         calls.append(model.training)
         if sum(calls) > 8:  # 4 batches an epoch
             raise KeyboardInterrupt
-        return victim.loss(model, batch, noise)
 
-    stop.__qualname__ = victim.loss.__qualname__
-    with pytest.raises(KeyboardInterrupt):
-        victim.train(path, stop, **changes)
+    victim.WATCH.seen = stop
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            victim.train(path, **changes)
+    finally:
+        victim.WATCH.seen = None
 
 
 def test_state_of_a_gradient_scaler_is_restored(tmp_path):
@@ -491,11 +503,11 @@ def test_a_damaged_checkpoint_is_moved_aside(kind, tmp_path):
     else:
         damage(path, kind)
     content = path.read_bytes()
-    with pytest.warns(UserWarning, match=r"c\.pt .*moved to c\.pt\.unusable, training starts afresh") as caught:
+    with pytest.warns(UserWarning, match=r"c\.pt .*moved to c\.pt\.unusable-1, training starts afresh") as caught:
         result = victim.train(path)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
-    assert (tmp_path / "c.pt.unusable").read_bytes() == content
+    assert (tmp_path / "c.pt.unusable-1").read_bytes() == content
     assert result[1].attrs["resumed_from"] is None
     same(result, victim.train())
 
@@ -509,8 +521,102 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     with pytest.warns(UserWarning, match="is damaged"):
         victim.train(tmp_path / "c.pt", epochs=1)
     with pytest.raises(ValueError, match="damaged"):
-        training.load_weights(linear(), tmp_path / "c.pt.unusable")
+        training.load_weights(linear(), tmp_path / "c.pt.unusable-1")
     assert not (tmp_path / "evil").exists()
+
+
+def test_what_cannot_be_used_is_numbered_and_never_overwritten(tmp_path):
+    path, contents = tmp_path / "c.pt", []
+    for kind in ("text", "empty", "pickle"):
+        checkpoint_of_two_epochs(path)
+        damage(path, kind)
+        contents.append(path.read_bytes())
+        with pytest.warns(UserWarning, match=f"unusable-{len(contents)}, training starts afresh"):
+            victim.train(path)
+        path.unlink()
+    assert [(tmp_path / f"c.pt.unusable-{n}").read_bytes() for n in (1, 2, 3)] == contents
+
+
+def test_a_checkpoint_tells_how_often_training_went_on(tmp_path):
+    path = tmp_path / "c.pt"
+    checkpoint_of_two_epochs(path)
+    assert not (tmp_path / "c.pt.resumed").exists()
+    victim.train(path)
+    victim.train(path)
+    assert (tmp_path / "c.pt.resumed").read_text() == "epoch 2\nepoch 5\n"
+    with pytest.warns(UserWarning, match="is of another run"):
+        victim.train(path, seed=12)
+    assert not (tmp_path / "c.pt.resumed").exists()  # nothing of it is in these weights
+
+
+# what a checkpoint was made with -----------------------------------------------------------------------------
+
+
+def changed_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+
+
+def changed_package(monkeypatch):
+    monkeypatch.setattr(fingerprint, "_versions", lambda: "torch 9.9")
+
+
+def changed_loss(monkeypatch):
+    def loss(model, batch, generator):
+        (x,) = batch
+        return {"loss": (model(x) - x).square().mean()}
+
+    loss.__qualname__ = victim.loss.__qualname__
+    monkeypatch.setattr(victim, "loss", loss)
+
+
+def changed_constant(monkeypatch):
+    monkeypatch.setattr(victim.loss, "__defaults__", (0.5,))
+
+
+def changed_below(monkeypatch):
+    monkeypatch.setattr(training, "derive", lambda *words: derive(*words, "other"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (changed_threads, "threads: 1 there, 7 here"),
+        (changed_package, 'there, "torch 9.9" here'),
+        (changed_loss, "code: "),
+        (changed_constant, "code: "),
+        (changed_below, "code: "),
+    ],
+)
+def test_a_checkpoint_of_other_code_versions_or_threads_starts_anew_and_says_so(tmp_path, monkeypatch, change, named):
+    path = tmp_path / "c.pt"
+    checkpoint_of_two_epochs(path)
+    content = path.read_bytes()
+    change(monkeypatch)
+    with pytest.warns(UserWarning, match=r"is of another run .*moved to c\.pt\.unusable-1, .*afresh") as caught:
+        result = victim.train(path, victim.loss)
+    assert named in str(caught[0].message)
+    assert (tmp_path / "c.pt.unusable-1").read_bytes() == content
+    same(result, victim.train(loss=victim.loss))
+
+
+def test_three_trainings_on_one_checkpoint_the_second_is_refused(tmp_path, monkeypatch):
+    path, told = tmp_path / "c.pt", []
+
+    def another(model):
+        if not told:
+            for _ in range(2):
+                with (
+                    torch.random.fork_rng(),
+                    pytest.raises(RuntimeError, match=r"another training is at work on .*c\.pt: wait for its end"),
+                ):
+                    victim.train(path)
+                told.append(1)
+
+    monkeypatch.setattr(victim.WATCH, "seen", another)
+    first = victim.train(path)
+    assert len(told) == 2
+    same(first, victim.train())
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
 def onecycle(optimizer, steps, pct_start):
@@ -543,7 +649,7 @@ def test_a_checkpoint_of_other_arguments_is_moved_aside(changes, named, tmp_path
     with pytest.warns(UserWarning, match=r"is of another run .*training starts afresh") as caught:
         result = victim.train(path, **known | changes)
     assert named in str(caught[0].message)
-    assert (tmp_path / "c.pt.unusable").exists()
+    assert (tmp_path / "c.pt.unusable-1").exists()
     same(result, victim.train(**known | changes))
 
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from ..models.folded import images_per_batch, scoring
 from ..models.forward import Output, Target
+from ..seeds import generator
 
 BASELINES = ("zero", "black", "blur", "mean")
+TIES = ("reading", "random", "together")
 Normalization = tuple[Sequence[float] | Tensor | float, Sequence[float] | Tensor | float]
 
 
@@ -24,6 +26,7 @@ class Faithfulness(NamedTuple):
     insertion_auc: Tensor  # (N,)
     deletion_auc: Tensor  # (N,)
     id_score: Tensor  # (N,): insertion_auc - deletion_auc; high is good
+    tied: Tensor  # (N,): share of the map's pixels whose value another pixel has, too; above 0, `ties` matters
 
 
 def insertion_deletion(
@@ -35,15 +38,23 @@ def insertion_deletion(
     steps: int = 50,
     baseline: str | Tensor = "zero",
     normalization: Normalization | None = None,
+    ties: str = "reading",
+    seed: int = 0,
     score: str = "probability",
     output: Output = None,
     batch_size: int | None = None,
 ) -> Faithfulness:
     """Insertion and deletion curves (Petsiuk et al. 2018; paper 5, eq. (7) and (8)), and the ID score.
 
-    Pixels in order of falling saliency, equal ones in reading order; at step s of S the first k_s = round(s·P/S) of the
-    P pixels (half to even). A curve's area is by trapezoids over the true fractions k_s / P. Both curves share their
-    end points, the baseline and the image. The scale of the result depends on the baseline: state it.
+    Pixels in order of falling saliency; at step s of S the first k_s = round(s·P/S) of the P pixels (half to even). A
+    curve's area is by trapezoids over the fractions k_s / P. Both curves share their end points, the baseline and the
+    image. The scale of the result depends on the baseline: state it.
+
+    Where many pixels are equal, the result depends on their order, too: state `ties`, and `tied` beside it. Take a map
+    that is 1 at one pixel and 0 elsewhere (or blank), and more than one pixel a step. In reading order the image comes
+    in from the top left, line by line, whatever it shows, and the ID score is that of reading order. Together, the
+    first step already takes all the zeros: the whole image is in (or gone) at once, and the ID score is
+    (1 − k_1/P) (full − empty), about the most that any map can have. The map says nothing.
 
     Args:
         model: returns logits (N, K), or a single output, which is then the score. Left as found.
@@ -55,6 +66,11 @@ def insertion_deletion(
             pixels and σ = 5, reflected at the borders; "mean", each image's mean colour; or values that broadcast to
             (N, C, H, W).
         normalization: mean and standard deviation per channel that the images were normalised with; "black" needs it.
+        ties: how equal pixels are ordered. "reading": from the top left, line by line (eq. (7) by the letter, which
+            says nothing of equal values). "random": shuffled, an order for each image. "together": at step s every
+            pixel that is at least as high as the k_s-th one, which may be many more than k_s (as the later public code
+            of paper 5's authors has it); the fractions remain k_s / P, what was asked for.
+        seed: of the order with ties="random"; image n of a call has the n-th order.
         score: "probability" of the target; "sigmoid" of its output, for several labels at once; or "logit" for the
             model's output as it is.
         output: which part of what the model returns, a key, field, index or callable; None = all of it.
@@ -66,7 +82,7 @@ def insertion_deletion(
     with scoring(model, inputs, target, score, output) as (images, scores):
         pixels = images.shape[2] * images.shape[3]
         first = _first_pixels(steps, pixels)
-        ranks = _ranks(saliency, images)
+        ranks, tied = _ranks(saliency, images, ties, seed)
         hidden = _baseline(baseline, images, normalization)
         ends = torch.tensor([[0, 0], [0, pixels]], device="cpu")
         insert = torch.stack([torch.zeros_like(first), first], 1)[1:-1]
@@ -84,7 +100,7 @@ def insertion_deletion(
     fractions = (first.double() / pixels).to(empty)
     insertion, deletion = torch.cat([empty, inserted, full], 1), torch.cat([full, deleted, empty], 1)
     areas = torch.trapezoid(insertion, fractions), torch.trapezoid(deletion, fractions)
-    return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1])
+    return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1], tied)
 
 
 def _first_pixels(steps: int, pixels: int) -> Tensor:
@@ -94,8 +110,11 @@ def _first_pixels(steps: int, pixels: int) -> Tensor:
     return torch.from_numpy(np.rint(np.arange(steps + 1) * pixels / steps)).long()
 
 
-def _ranks(saliency: Tensor, images: Tensor) -> Tensor:
-    """Place of every pixel (N, H, W) in the order of falling saliency: 0 = highest; stable."""
+def _ranks(saliency: Tensor, images: Tensor, ties: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Place of every pixel (N, H, W) in the order of falling saliency, 0 = highest; share of tied pixels (N,).
+
+    With ties together, equal pixels share the place of the first of them.
+    """
     expected = (len(images), *images.shape[2:])
     if not isinstance(saliency, Tensor) or saliency.shape != expected:
         got = tuple(saliency.shape) if isinstance(saliency, Tensor) else type(saliency).__name__
@@ -103,9 +122,27 @@ def _ranks(saliency: Tensor, images: Tensor) -> Tensor:
     if saliency.isnan().any():
         bad = saliency.isnan().flatten(1).any(1).nonzero()[:5, 0].tolist()
         raise ValueError(f"saliency: maps {bad} hold NaN; remove or repair them")
-    order = saliency.detach().to(images.device).flatten(1).argsort(dim=1, descending=True, stable=True)
+    if ties not in TIES:
+        raise ValueError(f"ties: got {ties!r}; expected reading, random or together")
+    values = saliency.detach().to(images.device)
+    if ties == "random":  # the sort is stable: shuffled before it, equal pixels come out shuffled
+        drawn = torch.rand(
+            len(images), values[0].numel(), generator=generator(seed, "ties"), dtype=torch.float64, device="cpu"
+        )
+        mixed = drawn.argsort(1).to(images.device)
+        values = values.flatten(1).gather(1, mixed)
+    order = values.flatten(1).argsort(dim=1, descending=True, stable=True)
+    falling = values.flatten(1).gather(1, order)
+    if ties == "random":
+        order = mixed.gather(1, order)
+    first = torch.ones_like(order, dtype=torch.bool)  # whether a place is the first one of its value
+    first[:, 1:] = falling[:, 1:] != falling[:, :-1]
+    tied = (~(first & first.roll(-1, 1))).to(images).mean(1)
     places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand_as(order)
-    return torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places).view(expected)
+    if ties == "together":
+        places = places.where(first, 0).cummax(1).values
+    ranks = torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places).view(expected)
+    return ranks, tied
 
 
 def _baseline(baseline: str | Tensor, images: Tensor, normalization: Normalization | None) -> Tensor:

@@ -25,6 +25,7 @@ from xai_utils.suite import claims, findings, over_seeds, report
 from xai_utils.suite.record import Record
 from xai_utils.suite.report import Folder
 from xai_utils.suite.rules import VERDICTS, with_reason
+from xai_utils.suite.strict import in_one_line, said
 
 
 def papers_table(results: Folder = None) -> str:
@@ -144,6 +145,7 @@ def update(path: Path, texts: Mapping[str, str]) -> bool:
     return new != before
 
 
+@in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     print_anywhere()
@@ -161,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             changed = update(repository_root() / name, texts)
             print(f"{name}: {', '.join(texts)} " + ("changed" if changed else "up to date"))
     for problem in problems:
-        print(f"PROBLEM {problem}", file=sys.stderr)
+        print(f"PROBLEM {said(problem)}", file=sys.stderr)
     return 2 if problems else 0
 
 

@@ -24,8 +24,9 @@ from xai_utils.data.store import repository_root, resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds, aggregate
-from xai_utils.suite.record import Record, load_record, results_root, stale
+from xai_utils.suite.record import Record, load_record, records_below, results_root, stale, unreadable
 from xai_utils.suite.rules import VERDICTS, with_reason
+from xai_utils.suite.strict import in_one_line, said
 
 _COLUMNS = (6, 34, 38, 36)  # of the printed suite table: 120 characters with the gaps
 Folder = str | Path | None
@@ -37,10 +38,9 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
     Left out, each with its path: what cannot be read (half a record, another schema version), what lies under
     another key than its own, and a seed whose parameters differ from those of its arm's lowest seed.
     """
-    root, found, problems = resolve(results or results_root()), [], []
-    for path in sorted(root.rglob("record.json")):
-        if any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue  # a folder that a killed run was writing
+    root, found = resolve(results or results_root()), []
+    paths, problems = records_below(root)
+    for path in paths:
         try:
             found.append((path, load_record(path)))
         except (ValueError, OSError) as error:
@@ -315,6 +315,7 @@ def export(results: Folder = None) -> list[Path]:
     return written
 
 
+@in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     print_anywhere()
@@ -333,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
     status = 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), chain.one_moment():
         warnings.simplefilter("ignore")  # the problems are printed below, once each
         if given.command == "diff":
             found = diff(given.a, given.b, given.rel, given.abs)
@@ -349,8 +350,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in missing(given.profile, given.results) if given.check else []:
                 print(f"MISSING {line}", file=sys.stderr)
                 status = 1
-    for problem in [problem for folder in folders for problem in scan(folder)[1]]:
-        print(f"PROBLEM {problem}", file=sys.stderr)
+    found = [scan(folder) for folder in folders]
+    problems = [problem for _, problems in found for problem in problems]
+    records = [record for records, _ in found for record in records]
+    named = {f"notebooks/parameters/{record.paper}.yaml" for record in records}
+    for problem in [*problems, *unreadable(named.union(*(record.provenance.modules for record in records)))]:
+        print(f"PROBLEM {said(problem)}", file=sys.stderr)
         status = 2
     return status
 

@@ -661,8 +661,9 @@ def test_the_recording_holds_what_rules_look_at_and_no_more():
 
 
 def rule_of(explainer, name):
-    module = explainer.model.get_submodule(name)
-    return explainer.rules.layers.get(module, explainer.rules[:3])
+    """The weights, ε and use of biases that a layer's relevance goes by."""
+    own = explainer.rules.layers.get(explainer.model.get_submodule(name), {})
+    return explainer.rules._replace(**own)[:3]
 
 
 def test_rules_by_name_by_function_and_by_kind_are_one_thing():
