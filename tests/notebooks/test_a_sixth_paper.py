@@ -1,4 +1,4 @@
-"""A new paper by the README's steps alone, in a copy of the tree: six places, and everything finds it."""
+"""A new paper by the steps of docs/add_a_paper.md before its records: six places, and everything finds it."""
 
 import json
 import os
@@ -27,6 +27,8 @@ REPORTED = {
     "claims": {
         "P6.1": {
             "kind": "relation",
+            "words": "Digits are brighter in the middle.",
+            "shown": {"metric": "P6.1.share", "says": "share of such digits"},
             "statement": "Digits are brighter in the middle than at the border.",
             "place": "§2",
             "rule": {"conditions": [{"metric": "P6.1.share", "test": "above", "bound": 0.5, "use": "low"}]},
@@ -57,7 +59,7 @@ CELLS = [
          f"from xai_utils.papers import p6_brightness as paper\n\nrun = suite.start('{PAPER}', parameters=globals())"),
     ("", "digits = data.load('digits', split='test', limit=limit)\nrun.uses(digits.provenance)\n"
          "share = estimates.mean(paper.brighter_inside(digits.images).double(), None, seed)\n"
-         "run.measure('P6.1.share', share, 'share')"),
+         "run.measure_all({'share': share}, prefix='P6.1')"),
     ("", "run.record()"),
 ]  # fmt: skip
 

@@ -49,13 +49,14 @@ def used(source, own):
 
 
 def elsewhere():
-    """Words of the code that calls the package: notebooks, benchmarks, Snakefile, make, and the README's examples."""
+    """Words of the code that calls the package: notebooks, benchmarks, Snakefile, make, and the pages' examples."""
     texts = [path.read_text(encoding="utf-8") for path in ROOT.glob("benchmarks/*.py")]
     texts += [(ROOT / name).read_text(encoding="utf-8") for name in ("Snakefile", "Makefile", "notebooks/run")]
     for path in ROOT.glob("notebooks/*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         texts += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    texts += re.findall(r"```\w*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        texts += re.findall(r"```\w*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     return set(re.findall(r"\w+", "\n".join(texts)))
 
 

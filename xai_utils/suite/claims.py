@@ -211,27 +211,32 @@ class Value(Strict):
         return self
 
 
-class Claim(Strict):
-    """A statement of a paper (or of ours, under `extensions`) and the rule that judges it."""
-
-    kind: Literal["value", "relation", "judgement", "observation", "question"]
-    statement: str = Field(min_length=10)
-    place: str = Field(min_length=1)
-    rule: Rule
-
-    @model_validator(mode="after")
-    def _comparable(self) -> Claim:
-        if (self.kind == "value") != bool(self.rule.comparable) and not self.rule.never:
-            raise ValueError("`comparable` (where a value may be compared) goes with `kind: value`, always")
-        return self
-
-
 class Headline(Strict):
     """A number that the README's table of papers shows: a metric of one arm, in a reader's words."""
 
     metric: str = Field(pattern=r"^[PX]\d\.")
     says: str = Field(min_length=1)
     arm: str = "main"
+
+
+class Claim(Strict):
+    """A statement of a paper (or of ours, under `extensions`) and the rule that judges it.
+
+    `words` and `shown` are for the table that ends a notebook: the claim in ten words, and the number that tells it.
+    """
+
+    kind: Literal["value", "relation", "judgement", "observation", "question"]
+    statement: str = Field(min_length=10)
+    place: str = Field(min_length=1)
+    rule: Rule
+    words: str = ""
+    shown: Headline | None = None
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Claim:
+        if (self.kind == "value") != bool(self.rule.comparable) and not self.rule.never:
+            raise ValueError("`comparable` (where a value may be compared) goes with `kind: value`, always")
+        return self
 
 
 class Paper(Strict):

@@ -27,8 +27,8 @@ from xai_utils.suite import chain, provenance
 from xai_utils.suite.compared import Checkout, Comparison, Job, Result, Runs, Say, compare, smoke
 from xai_utils.suite.definitions import Tree
 from xai_utils.suite.evidence import Walk
+from xai_utils.suite.executed import Finding, Hits, Side
 from xai_utils.suite.history import History, NotPossible
-from xai_utils.suite.shown import Finding, Hits, Side
 
 FINDS_FILES = "xai_utils/data/store.py"  # finds and checks data; their checksums are compared
 

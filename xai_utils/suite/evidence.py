@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from xai_utils.suite.definitions import Definition
+from xai_utils.suite.executed import Finding, Side, differing, mentioned, skippable, told, unshown
 from xai_utils.suite.normal_form import Token
-from xai_utils.suite.shown import Finding, Side, differing, mentioned, skippable, told, unshown
 
 
 @dataclass

@@ -1,8 +1,11 @@
-"""The README's block of papers: a row per paper, then, folded, a table per paper, from the committed records.
+"""The generated blocks of README.md and results/README.md, from the committed records and findings.
 
     python -m xai_utils.suite.readme [--results FOLDER]
 
-Exit code: 0; 2 a record cannot be used.
+A block stands between <!-- name:begin --> and <!-- name:end -->: in README.md the finding that surprises, what a reader
+would not guess, and a row per paper; in results/README.md, folded, a table per paper, claim by claim.
+
+Exit code: 0; 2 a record cannot be used, or a finding is not true of the records.
 """
 
 from __future__ import annotations
@@ -11,22 +14,21 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from xai_utils.data.store import repository_root
 from xai_utils.progress import print_anywhere
-from xai_utils.suite import claims, over_seeds, report
+from xai_utils.suite import claims, findings, over_seeds, report
 from xai_utils.suite.record import Record
 from xai_utils.suite.report import Folder
 
 
-def readme_table(results: Folder = None) -> str:
-    """Markdown: one row per paper, with its state and headline numbers; then, folded, each paper claim by claim."""
+def papers_table(results: Folder = None) -> str:
+    """Markdown: one row per paper, with its state and headline numbers."""
     lines = ["| paper | verdicts | headline numbers (standard profile, mean ± standard deviation) |", "|---|---|---|"]
-    folded: list[str] = []
     table = report.suite_table("standard", results)
     everything = report.load(results or repository_root() / "results", "standard")
     for stem, paper in claims.load().papers.items():
@@ -39,8 +41,44 @@ def readme_table(results: Folder = None) -> str:
         numbers = [_headline(paper, entry, own, verdicts) for entry in paper.headlines]
         state = _state(rows[rows["claim"].str.startswith("P")])
         lines.append(f"| [{paper.title}](notebooks/{stem}.ipynb) | {state} | {'<br>'.join(filter(None, numbers))} |")
-        folded += ["", *_claim_by_claim(paper, rows)]
-    return "\n".join(lines + folded)
+    return "\n".join(lines)
+
+
+def claims_tables(results: Folder = None) -> str:
+    """Markdown: a folded table per paper, a row per claim and arm that has records."""
+    table = report.suite_table("standard", results)
+    written: list[str] = []
+    for stem, paper in claims.load().papers.items():
+        rows = table[table["paper"] == stem]
+        if rows["claim"].iloc[0]:
+            written += ["", *_claim_by_claim(paper, rows)]
+    return "\n".join(written[1:])
+
+
+def surprise() -> str:
+    """The finding that stands on README.md's first screen."""
+    entry = findings.load().surprise
+    return findings.joined(findings.tell(entry.paper, entry, entry.paper, "en", findings.Source()), "en")
+
+
+def not_guessed() -> str:
+    """Markdown: what a reader would not guess, a paragraph per paper."""
+    source = findings.Source()
+    return "\n".join(
+        f"- **Paper {stem[1]}.** {findings.summary(stem, 'en', source)}" for stem in findings.load().papers
+    )
+
+
+def blocks(results: Folder = None) -> dict[str, dict[str, str]]:
+    """File → name of a block → its text.
+
+    Raises:
+        findings.FindingError: a sentence is not true of the records, or cannot be filled.
+    """
+    return {
+        "README.md": {"surprise": surprise(), "findings": not_guessed(), "papers": papers_table(results)},
+        "results/README.md": {"claims": claims_tables(results)},
+    }
 
 
 def _headline(
@@ -84,20 +122,25 @@ def _state(rows: pd.DataFrame) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in order)
 
 
-def update_readme(path: Path, results: Folder = None) -> bool:
-    """Put `readme_table` between the marks of the README at `path`; ValueError: no marks. True if it changed."""
-    text = path.read_text(encoding="utf-8")
-    marks = ("<!-- papers:begin -->\n", "<!-- papers:end -->\n")
-    before, begin, rest = text.partition(marks[0])
-    _, end, after = rest.partition(marks[1])
-    if not (begin and end):
-        raise ValueError(f"{path}: expected the lines {' and '.join(mark.strip() for mark in marks)}")
-    new = f"{before}{begin}{readme_table(results)}\n{end}{after}"
-    if new != text:
+def update(path: Path, texts: Mapping[str, str]) -> bool:
+    """Put each text between the marks of its block in the page at `path`; whether it changed.
+
+    Raises:
+        ValueError: a block's marks are missing; nothing is written.
+    """
+    before = new = path.read_text(encoding="utf-8")
+    for name, text in texts.items():
+        marks = (f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->\n")
+        above, begin, rest = new.partition(marks[0])
+        _, end, below = rest.partition(marks[1])
+        if not (begin and end):
+            raise ValueError(f"{path}: expected the lines {' and '.join(mark.strip() for mark in marks)}")
+        new = f"{above}{begin}{text}\n{end}{below}"
+    if new != before:
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         draft.write_text(new, encoding="utf-8")
         os.replace(draft, path)
-    return new != text
+    return new != before
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,11 +149,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.readme", description=__doc__.splitlines()[0])
     parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
     given = parser.parse_args(argv)
+    problems = report.scan(given.results)[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the problems are printed below, once each
-        changed = update_readme(repository_root() / "README.md", given.results)
-    print("README.md: table of papers " + ("changed" if changed else "is up to date"))
-    problems = report.scan(given.results)[1]
+        try:
+            written = blocks(given.results)
+        except findings.FindingError as error:
+            problems, written = [*problems, str(error)], {}
+        for name, texts in written.items():
+            changed = update(repository_root() / name, texts)
+            print(f"{name}: {', '.join(texts)} " + ("changed" if changed else "up to date"))
     for problem in problems:
         print(f"PROBLEM {problem}", file=sys.stderr)
     return 2 if problems else 0

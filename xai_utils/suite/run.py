@@ -27,7 +27,7 @@ import pandas as pd
 
 from xai_utils.data.store import repository_root, unpublished
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import claims, parameters, provenance
+from xai_utils.suite import alt_text, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN
 from xai_utils.suite.record import DataSource, Provenance, Record, run_folder, subject
 from xai_utils.suite.strict import checked
@@ -35,6 +35,9 @@ from xai_utils.suite.strict import checked
 if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs none of it
     import torch
     from matplotlib.figure import Figure
+
+    from xai_utils.suite.findings import Language
+    from xai_utils.suite.shown import ClosingTable, Line, Told
 
 SIZE_LIMIT = 3_000_000  # bytes in a run folder: results are committed
 _ID, _NAME = r"[A-Z]\d+(\.\w+)+", r"\w[\w.-]*"  # of a metric; of a figure, an arm, …
@@ -226,6 +229,21 @@ class Run:
         self._metrics[id] = estimate
         return math.nan if estimate.value is None else estimate.value
 
+    def measure_all(self, found: Mapping[str, Estimate | float | None], prefix: str = "") -> None:
+        """Add the metrics of a section in one call: all of them, or, if one is refused, none.
+
+        Args:
+            found: id → estimate or number, as `measure` takes them; None alone has no note, so give an `Estimate`.
+            prefix: what all ids begin with ("P2.4.signed" for "P2.4.signed.share_of_r").
+        """
+        before = dict(self._metrics)
+        try:
+            for name, value in found.items():
+                self.measure(f"{prefix}.{name}" if prefix else name, value)
+        except Exception:
+            self._metrics = before
+            raise
+
     def table(self, *prefixes: str) -> pd.DataFrame:
         """The metrics measured so far whose ids begin with one of `prefixes` (none: all), one row each."""
         chosen = {name: m for name, m in self._metrics.items() if name.startswith(prefixes or "")}
@@ -240,15 +258,18 @@ class Run:
         if source not in self._sources:
             self._sources.append(source)
 
-    def figure(self, name: str, fig: "Figure") -> "Figure":
+    def figure(self, name: str, fig: "Figure", alt: str = "") -> "Figure":
         """Keep `fig` as it is now (PNG, 110 dpi; the same picture gives the same bytes) and hand it back.
 
         Pictures of a data set for research only (`unpublished`) that the run `uses` are greyed in it; maps and curves
-        stay.
+        stay. `alt` says what the figure shows to who does not see it: it goes into the metadata of the cell's output.
+        ValueError: it says hardly more than the name.
         """
         self._admit("figure", name, taken=self._figures)
         if not hasattr(fig, "savefig"):
             raise TypeError(f"figure {name!r}: expected a matplotlib Figure, got {type(fig).__name__}.")
+        if alt:
+            alt_text.attach(fig, name, alt)
         held = sorted({source.name for source in self._sources} & unpublished()) if self._sources else []
         if held:
             _grey(fig, f"pictures of {', '.join(held)} are not republished")
@@ -266,6 +287,31 @@ class Run:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **whole)
         self._arrays[name] = buffer.getvalue()
+
+    def finding(self, *wanted: str, language: "Language" = "en", figure: bool = True) -> "Told | Line":
+        """What the committed standard records say about claims (``run.finding("P2.4")``), whatever $XAI_RESULTS is.
+
+        A notebook shows the sentences of results/findings.yaml, the verdict and (`figure`) the standard figure; one
+        line instead where a record is not current, or within a standard run, which makes these records.
+        """
+        from xai_utils.suite import shown
+
+        if self.profile == "standard":
+            return shown.Line(
+                f"{', '.join(wanted)}: this run is one of the standard runs, so it shows no result of them."
+            )
+        return shown.finding(wanted, language, figure)
+
+    def closing_table(self) -> "ClosingTable":
+        """The paper's claims in words: the paper, this run, the committed standard result, verdict, why in one line.
+
+        claims.MissingMetric: a rule names a metric that was not measured.
+        """
+        from xai_utils.suite import shown
+
+        about = subject(dict(self.parameters), self.profile, self.arm, self._sources)
+        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, about)
+        return shown.closing_table(self.paper, self._metrics, verdicts)
 
     def record(self) -> pd.DataFrame:
         """Judge the claims and write the run's folder; then drop its checkpoints and its lock.

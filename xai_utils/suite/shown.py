@@ -1,273 +1,241 @@
-"""Which of the changed statements the compared runs have shown.
+"""What a notebook shows of the standard runs: a finding with its figure and verdict, and the table at its end."""
 
-A changed statement, on the old side as on the new, has to have been executed in a run whose numbers were equal; so have
-those of its parts that may be skipped (`a or b`, `x if c else y`, a lambda), and a condition both ways where it decides
-anew. What needs no run stands in results/README.md, "When a record is current".
-"""
+from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterable, Mapping
+import base64
+import html
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
-from xai_utils.suite.definitions import Definition, Functions, Tree, chain_of
-from xai_utils.suite.normal_form import Token, Writer
-from xai_utils.suite.replay import Mark, conditions, mark_of, optional_parts
+from PIL import Image
 
-_NESTED = ast.stmt | ast.ExceptHandler | ast.match_case
-OPERATORS = (ast.operator, ast.cmpop, ast.unaryop, ast.boolop)
-ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-Hits = Mapping[str, frozenset[Mark]]
+from xai_utils.metrics.statistics import Estimate
+from xai_utils.suite import claims, findings, report, wording
+from xai_utils.suite.findings import Language, Source
+from xai_utils.suite.over_seeds import OverSeeds
 
-
-class Side:
-    """The old or the new code: its definitions, and what the compared runs executed of it.
-
-    Args:
-        name: "old" or "new".
-        tree: the checkout.
-        page: the paper's notebook, a path.
-        hits: what was executed by the runs that count as evidence, of any paper.
-        own: what was executed by the paper's own runs.
-        loaded: files that the paper's own runs loaded.
-        outside: whether a file makes no numbers.
-        written: the normal forms written so far, for several papers of one checkout.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        tree: Tree,
-        page: str,
-        hits: Hits,
-        own: Hits,
-        loaded: Iterable[str],
-        outside: Callable[[str], bool],
-        written: dict[tuple[Definition, bool], list[Token]],
-    ) -> None:
-        self.name, self.tree, self.hits, self.own, self.outside = name, tree, hits, own, outside
-        self.loaded, self.page = frozenset(loaded), tree.page(page)
-        self._tokens = written
-
-    def tokens(self, definition: Definition, renamed: bool = False) -> list[Token]:
-        """The definition's normal form; see `Writer`."""
-        key = definition, renamed
-        if key not in self._tokens:
-            self._tokens[key] = Writer(self.tree, definition, self.outside, renamed).tokens()
-        return self._tokens[key]
-
-    def shape(self, definition: Definition) -> tuple[tuple[int, str], ...]:
-        """All that has to be equal, for comparing whole definitions."""
-        return tuple(token.key for token in self.tokens(definition, renamed=True))
-
-    @cached_property
-    def inside(self) -> list[Definition]:
-        """The definitions of the loaded files that make numbers."""
-        return [d for d in self.tree.all() if d.path in self.loaded and not self.outside(d.path)]
-
-    @cached_property
-    def entered(self) -> list[Definition]:
-        """The functions and methods that one of the paper's runs entered."""
-        functions = [d for d in self.inside if d.kind == "function"]
-        return [d for d in functions if any(mark_of("d", s) in self.own.get(d.path, ()) for s in bodies_of(d))]
-
-    @cached_property
-    def words(self) -> set[str]:
-        """Attributes that code outside mentions: suite and plots call methods, too."""
-        modules = [m for path, m in self.tree.modules.items() if path in self.loaded and self.outside(path)]
-        return {word for module in modules for statement in module.body for word in mentioned(statement)}
-
-    def was(self, path: str, mark: Mark) -> bool:
-        """Whether a node was executed."""
-        return mark in self.hits.get(path, ())
-
-    def spared(self, token: Token) -> bool:
-        """What needs no run: ways to an exception, a handler that was not needed, a choice that is no arm's."""
-        path, guard = token.owner.path, token.guard
-        unchosen = any(not self.was(path, way) for way in token.choices)
-        handled = guard is not None and self.was(path, guard)
-        return token.error or unchosen or handled or self.shows_progress(token.owner)
-
-    def shows_progress(self, definition: Definition) -> bool:
-        """Whether a function hands out a progress bar of tqdm, and so makes no numbers."""
-        last = definition.statements[-1] if definition.kind == "function" else None
-        made = last.body[-1] if isinstance(last, Functions) else None
-        if not (isinstance(made, ast.Return) and isinstance(made.value, ast.Call)):
-            return False
-        found = self.tree.target(definition.path, chain_of(made.value.func) or [""], {})
-        return found is not None and found.text.partition(".")[0] == "tqdm"
-
-
-def bodies_of(definition: Definition) -> list[ast.stmt]:
-    """The function's statements, of each place where it is defined."""
-    return [statement for statement in definition.statements if isinstance(statement, Functions)]
-
-
-def mentioned(node: ast.AST) -> set[str]:
-    """Names of attributes, and strings that could name one."""
-    found = {inner.attr for inner in ast.walk(node) if isinstance(inner, ast.Attribute)}
-    texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)]
-    return found | {text for text in texts if isinstance(text, str) and text.isidentifier()}
+WIDEST = 900  # pixels of a standard figure in a notebook
+ROWS = 8  # of the closing table in the text; the others are folded
+_SAYS = {"en": "The standard runs say", "ja": "標準実行の結果"}
+_SEEDS = {"en": "{} seeds", "ja": "{}シード"}
+_VERDICTS_JA = {
+    "reproduced": "再現された",
+    "partly": "部分的に再現された",
+    "not reproduced": "再現されなかった",
+    "not comparable": "比較できない",
+    "not tested": "検証できない",
+    "undecided": "決められない",
+}
+_COLUMNS = ("claim", "the paper", "this run", "standard", "verdict", "why")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A changed statement that no compared run has shown."""
+class Told:
+    """One or several findings, as Jupyter shows them: paragraphs, and below them the standard figure."""
 
-    side: str
-    path: str
-    line: int
-    name: str
-    source: str
-    why: str
-    lost: bool = False  # a name cannot be followed: no run can show what it leads to
+    paragraphs: tuple[tuple[str, str, str], ...]  # claim, what it rests on, text
+    language: Language = "en"
+    picture: bytes = b""
+    alt: str = ""
 
-    def __str__(self) -> str:
-        place = f"{self.path}:{self.line}" + f" ({self.name})" * bool(self.name)
-        return f"{place}, {self.side}: {self.source}\n      {self.why}"
+    def __repr__(self) -> str:
+        text = [f"{claim} ({rests})\n{textwrap.fill(said, 100)}" for claim, rests, said in self.paragraphs]
+        return "\n\n".join([_SAYS[self.language], *text])
 
+    def _repr_html_(self) -> str:
+        rows = [
+            f"<p><b>{_SAYS[self.language]}</b> ({html.escape(claim)}; {html.escape(rests)}): {html.escape(said)}</p>"
+            for claim, rests, said in self.paragraphs
+        ]
+        return f'<div lang="{self.language}">{"".join(rows)}</div>'
 
-def skippable(side: Side, token: Token) -> dict[str, ast.AST]:
-    """The parts of a statement that hold something that may be skipped, by their normal form."""
-    if isinstance(token.node, Functions | ast.ClassDef | ast.ExceptHandler):
-        return {}
-    writer, queue, found = Writer(side.tree, token.owner, side.outside), [token.node], {}
-    while queue:
-        node = queue.pop()
-        if optional_parts(node):
-            found[writer.text(node)] = node
-        if isinstance(node, ast.IfExp):  # an alternative under the same condition is the same, whatever the other is
-            test = writer.text(node.test)
-            found |= {
-                f"{test} {way}: {writer.text(part)}": part for way, part in (("t", node.body), ("f", node.orelse))
-            }
-        queue += [child for child in ast.iter_child_nodes(node) if not isinstance(child, _NESTED)]
-    return found
+    def outputs(self) -> list[tuple[dict[str, str], dict[str, Any]]]:
+        """What is published in a notebook: (data by MIME type, metadata), the text first, then the figure."""
+        made: list[tuple[dict[str, str], dict[str, Any]]] = [
+            ({"text/html": self._repr_html_(), "text/plain": repr(self)}, {})
+        ]
+        if self.picture:
+            data = {"image/png": base64.b64encode(self.picture).decode(), "text/plain": f"[{self.alt}]"}
+            made.append((data, {"image/png": {"alt": self.alt}}))
+        return made
 
+    def _ipython_display_(self) -> None:
+        from IPython.display import publish_display_data
 
-def differing(node: ast.AST, other: ast.AST) -> set[int]:
-    """`id` of the smallest parts of a node that are not in the other; nested statements do not count."""
-    if type(node) is not type(other):
-        return {id(node)}
-    found: set[int] = set()
-    for name, value in ast.iter_fields(node):
-        theirs = getattr(other, name, None)
-        if name in ("ctx", "kind", "annotation", "returns", "type_comment", "type_params"):
-            continue
-        ours, those = (v if isinstance(v, list) else [v] for v in (value, theirs))
-        if any(isinstance(v, _NESTED) for v in (*ours, *those)):
-            continue
-        if len(ours) != len(those):
-            return {id(node)}
-        for one, two in zip(ours, those, strict=True):
-            if isinstance(one, OPERATORS) or not (isinstance(one, ast.AST) and isinstance(two, ast.AST)):
-                if type(one) is not type(two) or (not isinstance(one, ast.AST) and one != two):
-                    return {id(node)}
-            else:
-                found |= differing(one, two)
-    return found
+        for data, metadata in self.outputs():
+            publish_display_data(data, metadata)
 
 
-def told(side: Side, token: Token, part: ast.AST, why: str) -> Finding:
-    """A finding about a part of a statement."""
-    lines = side.tree.sources[token.owner.path]
-    source = lines[part.lineno - 1].strip() if part.lineno <= len(lines) else ""
-    return Finding(side.name, token.owner.path, part.lineno, token.owner.name, source[:110], why)
+@dataclass(frozen=True)
+class Line:
+    """One line in place of a finding that cannot be shown."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
 
-def unshown(side: Side, token: Token, changed: set[int] | None, known: frozenset[str]) -> Iterable[Finding]:
-    """What of a changed statement no run has shown.
+def finding(
+    wanted: Sequence[str], language: Language = "en", figure: bool = True, source: Source | None = None
+) -> Told | Line:
+    """The findings about some claims, from the committed standard records; the figure of the first that has one.
 
     Args:
-        side: old or new code.
-        token: the statement.
-        changed: `id` of its parts that differ; None: all of it.
-        known: normal forms of parts that the other side has, too.
+        wanted: claims, such as P2.4.
+        language: "en" or "ja".
+        figure: whether the standard figure is shown, too.
+        source: the records; default: the repository's.
+
+    Returns:
+        `Told`; where a record is not current, a `Line` that says so.
+
+    Raises:
+        findings.FindingError: an unknown claim, or a sentence that the records do not bear out.
+        ValueError: an unknown language.
     """
-    node, path, finding = token.node, token.owner.path, partial(told, side, token)
-    if token.role in ("else", "except", "finally"):
-        return
-    if token.role == "head" and token.owner.kind == "class":
-        module = side.tree.modules[path]
-        methods = [d for d in module.definitions.values() if d.name.rpartition(".")[0] == token.owner.name]
-        bodies = [statement for method in methods for statement in bodies_of(method)]
-        if bodies and not any(side.was(path, mark_of("d", statement)) for statement in bodies):
-            yield finding(node, "is changed, and no compared run used the class on real data")
-        return
-    if isinstance(node, Functions):
-        empty = all(isinstance(s, ast.Pass) or (isinstance(s, ast.Expr) and _is_plain(s.value)) for s in node.body)
-        if not empty and not side.was(path, mark_of("d", node)):
-            yield finding(node, "is changed, and no compared run called it on real data")
-        return
-    if token.depth and token.owner.kind == "class":  # what a class does when it is made
-        return
-    if not side.was(path, mark_of("s", node)):
-        yield finding(node, "is changed, and no compared run executed it on real data")
-        return
-    yield from (finding(part, why) for part, why in _parts(side, token, changed, known))
+    if language not in _SAYS:
+        raise ValueError(f"language {language!r}: expected en or ja")
+    source = source or Source()
+    known = findings.load(source.root / findings.FILE).claims
+    paragraphs, picture, alt = [], b"", ""
+    for claim in wanted:
+        paper = source.paper_of(claim)
+        if claim not in known:
+            raise findings.FindingError(f"{findings.FILE} has no finding about {claim}: write one")
+        entry = known[claim]
+        if stale := findings.not_current(claim, entry, paper, source):
+            return Line(f"No standard result to show ({stale[0]}); `make batch PROFILE=standard` makes it anew.")
+        said = findings.joined(findings.tell(claim, entry, paper, language, source), language)
+        paragraphs.append((claim, _rests_on(claim, entry, paper, language, source), said))
+        if figure and entry.figure and not picture:
+            picture, alt = _picture(entry, paper, source), entry.figure.alt
+    return Told(tuple(paragraphs), language, picture, alt)
 
 
-def _is_plain(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant)
+def _rests_on(claim: str, entry: findings.Finding, paper: str, language: Language, source: Source) -> str:
+    records = source.records(paper, entry.arm)
+    verdict = _standard_verdict(claim, entry.arm, paper, source)
+    told = _VERDICTS_JA.get(verdict, verdict) if language == "ja" else verdict
+    data = records[0].subject["dataset"].replace("_", " ")
+    return ", ".join([data, _SEEDS[language].format(len(records)), told])
 
 
-def _parts(side: Side, token: Token, changed: set[int] | None, known: frozenset[str]) -> Iterable[tuple[ast.AST, str]]:
-    """The parts of a changed statement that were skipped, and conditions that went one way only."""
-    node, path = token.node, token.owner.path
-    writer = Writer(side.tree, token.owner, side.outside)
-    same = {id(part) for text, part in skippable(side, token).items() if text in known}
-    if isinstance(node, ast.If) and writer.fails(node.body):
-        return  # it only looks for what is wrong
-
-    def touched(part: ast.AST) -> bool:
-        return changed is None or any(id(inner) in changed for inner in ast.walk(part))
-
-    queue: list[tuple[ast.AST, bool]] = [(node, changed is None or id(node) in changed)]
-    while queue:
-        owner, whole = queue.pop()
-        if id(owner) in same:
-            continue
-        chosen = isinstance(owner, ast.IfExp) and writer.is_choice(owner.test)
-        for part in optional_parts(owner):
-            wanted = not chosen and not _is_nothing(owner, part) and (whole or touched(part)) and id(part) not in same
-            if wanted and not side.was(path, mark_of("e", part)):
-                yield part, "is changed, and this part of it was not evaluated on real data by any compared run"
-        for test in conditions(owner):
-            if _decides(test, whole, changed):
-                for way, what in (("t", "true"), ("f", "false")):
-                    if not side.was(path, mark_of(way, test)) and not _fails(writer, owner, way):
-                        yield test, f"decides anew what is done, and was never {what} on real data in a compared run"
-        for child in ast.iter_child_nodes(owner):
-            if not isinstance(child, _NESTED):
-                queue.append((child, whole or (changed is not None and id(child) in changed)))
+def _standard_verdict(claim: str, arm: str, paper: str, source: Source) -> str:
+    judged = source.reported.papers[paper].judged[claim]
+    subject = source.records(paper, arm)[0].subject
+    return judged.rule.evaluate(judged.kind, source.metrics(paper, arm), subject).verdict
 
 
-def _is_nothing(owner: ast.AST, part: ast.AST) -> bool:
-    """The end of `x or []`, or None and NaN where `x is None`: they only stand for an x that is as empty."""
-    if isinstance(owner, ast.IfExp):
-        test = owner.test
-        absent = isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) and _is_plain(test.comparators[0])
-        return absent and part is owner.body and ast.unparse(part) in ("None", "math.nan", "np.nan")
-    while isinstance(part, ast.List | ast.Tuple) and len(part.elts) == 1:
-        part = part.elts[0]
-    empty = isinstance(part, ast.List | ast.Tuple | ast.Dict) and not list(ast.iter_child_nodes(part))[:-1]
-    nothing = empty or (isinstance(part, ast.Constant) and not part.value)
-    return isinstance(owner, ast.BoolOp) and isinstance(owner.op, ast.Or) and nothing
+def figure_path(entry: findings.Finding, paper: str, source: Source) -> Path:
+    """Where the figure of a finding lies: in the committed run of its arm's lowest seed."""
+    seed = min(record.seed for record in source.records(paper, entry.arm))
+    return source.root / "results" / "standard" / paper / entry.arm / f"seed_{seed}" / f"{entry.figure.name}.png"
 
 
-def _decides(test: ast.AST, whole: bool, changed: set[int] | None) -> bool:
-    """Whether an order, an operator or a number in a condition has changed."""
-    for node in ast.walk(test):
-        new = whole or changed is None or any(id(inner) in changed for inner in ast.walk(node))
-        if new and isinstance(node, ast.Compare) and any(isinstance(op, ORDERS) for op in node.ops):
-            return True
-        if changed is not None and not whole and id(node) in changed:
-            number = isinstance(node, ast.Constant) and isinstance(node.value, int | float)
-            if number or isinstance(node, ast.BinOp | ast.UnaryOp | ast.BoolOp | ast.Compare):
-                return True
-    return False
+def _picture(entry: findings.Finding, paper: str, source: Source) -> bytes:
+    path = figure_path(entry, paper, source)
+    if not path.is_file():
+        raise findings.FindingError(f"{findings.FILE} names the figure {entry.figure.name}, and there is no {path}")
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    if small.width > WIDEST:
+        small = small.resize((WIDEST, round(small.height * WIDEST / small.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
-def _fails(writer: Writer, owner: ast.AST, way: str) -> bool:
-    """Whether that way of an `if` ends in an exception."""
-    return isinstance(owner, ast.If) and writer.fails(owner.body if way == "t" else owner.orelse)
+# the table at the end of a notebook ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClosingTable:
+    """Claim in words, the paper, this run, standard, verdict, why: eight rows, and the rest folded."""
+
+    rows: tuple[tuple[str, ...], ...]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(
+            "\n".join(
+                textwrap.fill(f"{name}: {cell}", 100, subsequent_indent="    ", initial_indent="" if not i else "  ")
+                for i, (name, cell) in enumerate(zip(_COLUMNS, row))
+            )
+            for row in self.rows
+        )
+
+    def _repr_html_(self) -> str:
+        text, more = self.rows[:ROWS], self.rows[ROWS:]
+        appendix = f"<details><summary>{len(more)} more claims</summary>{_html_table(more)}</details>" if more else ""
+        return _html_table(text) + appendix
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    style = 'style="text-align: left; white-space: normal; vertical-align: top"'
+    head = "".join(f"<th {style}>{name}</th>" for name in _COLUMNS)
+    body = "".join("<tr>" + "".join(f"<td {style}>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def closing_table(
+    paper: str, metrics: Mapping[str, Estimate], verdicts: Mapping[str, claims.Verdict], source: Source | None = None
+) -> ClosingTable:
+    """The paper's claims against a run and against the committed standard records.
+
+    Args:
+        paper: notebook stem.
+        metrics: what the run measured.
+        verdicts: on the run, from `claims.evaluate`.
+        source: the records; default: the repository's. The verdict shown is that over the standard seeds; where the
+            run's own differs, it stands behind it.
+    """
+    source = source or Source()
+    known = findings.load(source.root / findings.FILE).claims
+    judged = source.reported.papers[paper].judged
+    return ClosingTable(
+        tuple(
+            _row(name, claim, paper, metrics, verdicts[name].verdict, known.get(name), source)
+            for name, claim in judged.items()
+        )
+    )
+
+
+def _row(
+    name: str,
+    claim: claims.Claim,
+    paper: str,
+    metrics: Mapping[str, Estimate],
+    verdict: str,
+    entry: findings.Finding | None,
+    source: Source,
+) -> tuple[str, ...]:
+    reported = source.reported.papers[paper]
+    number = claim.shown
+    theirs = [report.printed(value) for value in reported.reported(name) if number and value.id == number.metric]
+    ours = metrics.get(number.metric) if number else None
+    this_run = _measured(number, ours)
+    words, paper_says = claim.words or claim.statement, theirs[0] if theirs else "no number"
+    if entry is None or findings.not_current(name, entry, paper, source):
+        return (words, paper_says, this_run, "no current record", verdict, "—")
+    over = source.metrics(paper, entry.arm).get(number.metric) if number else None
+    records = source.records(paper, entry.arm)
+    rests = f"({records[0].subject['dataset'].replace('_', ' ')}, {len(records)} seeds)"
+    standard = wording.minus(report.number(over.value, over.std, over.unit)) if over else "—"
+    told = _standard_verdict(name, entry.arm, paper, source)
+    why = findings.tell(name, entry, paper, "en", source)[0]
+    told += f" (this run: {verdict})" * (verdict != told)
+    return (words, paper_says, this_run, f"{standard} {rests}", told, why)
+
+
+def _measured(number: claims.Headline | None, found: Estimate | None) -> str:
+    if number is None or found is None:
+        return "not measured"
+    if found.value is None:
+        return f"{number.says}: not defined"
+    one = OverSeeds(found.value, 1, found.low, found.high, found.unit)
+    ends = found.low is not None and found.high is not None
+    return f"{number.says}: {wording.shown(one, 'interval' if ends else 'spread')}"

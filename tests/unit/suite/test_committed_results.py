@@ -84,9 +84,10 @@ def test_every_notebook_has_three_seeds_of_its_first_arm():
         assert {"seed_0", "seed_1", "seed_2"} <= seeds
 
 
-def test_the_readme_shows_the_committed_records(tmp_path):
-    copy = Path(shutil.copy(ROOT / "README.md", tmp_path))
-    assert readme.update_readme(copy, ROOT / "results") is False, "run make tables"
+def test_the_pages_show_the_committed_records(tmp_path):
+    for name, texts in readme.blocks(ROOT / "results").items():
+        copy = Path(shutil.copy(ROOT / name, tmp_path))
+        assert readme.update(copy, texts) is False, f"{name}: run make tables"
 
 
 def test_every_headline_of_a_paper_is_shown():

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_paper import GOOD, PAPER, SCHEMA, content, measured, picture, recorded, start, with_arms
 
 from xai_utils.data.store import unpublished
@@ -171,6 +172,37 @@ def test_measure_refuses(arguments, error, message):
     assert list(run._metrics) == ["P1.1.taken"]
 
 
+def test_a_section_is_measured_in_one_call():
+    run = start()
+    none = Estimate(None, note="no image is wrong")
+    run.measure_all({"P1.1.a": 3, "P1.2.b": Estimate(0.5, 4, 0.4, 0.6), "P1.2.c": none})
+    run.measure_all({"a": torch.tensor(2.0), "b.c": np.float32(0.5)}, prefix="P1.3.signed")
+    assert run._metrics == {
+        "P1.1.a": Estimate(3.0),
+        "P1.2.b": Estimate(0.5, 4, 0.4, 0.6),
+        "P1.2.c": none,
+        "P1.3.signed.a": Estimate(2.0),
+        "P1.3.signed.b.c": Estimate(0.5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"P1.1.b": 1, "P1.1.a": 2}, "metric 'P1.1.a' was given before"),
+        ({"P1.1.b": 1, "accuracy": 2}, "metric 'accuracy': expected a name such as"),
+        ({"P1.1.b": 1, "P1.1.c": math.nan}, r"P1\.1\.c: "),
+        ({"P1.1.b": 1, "P1.1.c": None}, r"P1\.1\.c: value = None: an undefined value needs a note"),
+    ],
+)
+def test_a_section_with_one_refused_metric_adds_none(found, message):
+    run = start()
+    run.measure("P1.1.a", 3)
+    with pytest.raises(ValueError, match=message):
+        run.measure_all(found)
+    assert run._metrics == {"P1.1.a": Estimate(3.0)}
+
+
 def test_the_table_of_what_was_measured_so_far():
     run = measured(start())
     run.measure("P1.4.none", None, note="no image is wrong")
@@ -243,6 +275,43 @@ def test_figures_are_kept_as_they_are_and_repeat_byte_by_byte():
         run.figure("../x", picture())
     with pytest.raises(TypeError, match="expected a matplotlib Figure, got Axes"):
         run.figure("axes", fig.gca())
+
+
+def test_a_figure_keeps_its_alternative_text_for_jupyter_and_the_same_bytes():
+    run = start()
+    says = "A line that rises from zero to one, without any axis label."
+    plain, told = run.figure("plain", picture()), run.figure("told", picture(), alt=says)
+    assert told._repr_mimebundle_() == ({}, {"image/png": {"alt": says}})
+    assert not hasattr(plain, "_repr_mimebundle_")
+    assert run._figures["plain"] == run._figures["told"]
+    with pytest.raises(ValueError, match="figure 'line': alt = 'the line' says hardly more than the name"):
+        run.figure("line", picture(), alt="the line")
+    assert list(run._figures) == ["plain", "told"]
+
+
+def test_a_standard_run_shows_no_finding_and_another_reads_the_file(repository):
+    said = repr(start(profile="standard").finding("P1.1", "P1.2"))
+    assert said == "P1.1, P1.2: this run is one of the standard runs, so it shows no result of them."
+    with pytest.raises(FileNotFoundError, match=r"findings\.yaml"):
+        start().finding("P1.1")
+
+
+def test_the_closing_table_of_a_run_without_standard_records(repository):
+    summary = {"when": ["P1.1.accuracy > 0"], "en": "Nothing is shown here.", "ja": "ここには数値がない。"}
+    entry = {"arm": "main", "sentences": [summary]}
+    text = yaml.safe_dump(
+        {"surprise": entry | {"paper": PAPER}, "papers": {}, "claims": {"P1.1": entry}}, allow_unicode=True
+    )
+    (repository / "results/findings.yaml").write_text(text, encoding="utf-8")
+    rows = measured(start()).closing_table().rows
+    assert [row[0] for row in rows] == ["The accuracy is high.", "The right map is nearer.", "It pleases the people."]
+    assert [row[3:] for row in rows] == [
+        ("no current record", "not comparable", "—"),
+        ("no current record", "reproduced", "—"),
+        ("no current record", "not tested", "—"),
+    ]
+    with pytest.raises(claims.MissingMetric, match=r"P1\.1 needs"):
+        start().closing_table()
 
 
 def test_arrays_refuse_objects():
