@@ -2,6 +2,7 @@
 #   make reproduce   set up, run all notebooks at the quick profile, print the papers' numbers beside ours
 #   make test        set up, lint, unit and reference tests, every notebook by nbval, a user's short runs: tests/README.md
 #   make test-real   every notebook on its real data, a few steps; needs $XAI_DATA
+#   make test-faults kills and faults of disk and clock, docs/promises.md
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
 #   make execute     run the notebooks in place, after a change
@@ -29,7 +30,7 @@ PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
 # in the order of collection: the longest file comes first
 NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks test-real execute test-portable mutants batch equivalent tables bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real test-faults execute test-portable mutants batch equivalent tables bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -68,11 +69,17 @@ notebooks: setup
 test-real: setup
 	$(PYTEST) --dist load --durations=0 -m "slow or real_data" tests/real tests/unit/data
 
-# run the notebooks in place at their defaults, as they are committed
+# kills at seeded moments, faults of disk and clock: at most ten minutes on two cores
+test-faults: setup
+	$(PYTEST) --dist worksteal --durations=10 tests/faults
+
+# run the notebooks in place at their defaults, and their solutions, as they are committed
 execute: setup
 	@for paper in $(PAPERS); do folder=$$(mktemp -d); \
 	  XAI_RESULTS=$$folder XAI_PROGRESS=0 $(BIN)/papermill notebooks/$$paper.ipynb notebooks/$$paper.ipynb -k python3 --no-progress-bar \
-	    && notebooks/clean notebooks/$$paper.ipynb; status=$$?; rm -rf $$folder; test $$status = 0 || exit 1; done
+	    && notebooks/clean notebooks/$$paper.ipynb; status=$$?; rm -rf $$folder; test $$status = 0 || exit 1; \
+	  solved=notebooks/solutions/$$paper.ipynb; test ! -f $$solved || { XAI_PROGRESS=0 $(BIN)/papermill $$solved $$solved -k python3 \
+	    --no-progress-bar --cwd notebooks/solutions && notebooks/clean $$solved; } || exit 1; done
 
 # measured numbers differ in the fifth digit between processors; what nbval compares must not
 test-portable: setup
@@ -88,10 +95,11 @@ batch: setup
 equivalent: setup
 	$(BIN)/python -m xai_utils.suite.equivalence --papers "$(ONLY)" --jobs $(JOBS) $(if $(STANDARD),--whole)
 
-# results/tables/*.csv and the README's table, from the committed records
+# results/tables/*.csv, the generated blocks of README.md and results/README.md, and results/verdict_changes.md
 tables: setup
 	$(BIN)/python -m xai_utils.suite.report --results results export
 	$(BIN)/python -m xai_utils.suite.readme --results results
+	-$(BIN)/python -m xai_utils.suite.changes  # needs the git history
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done

@@ -10,7 +10,7 @@ import torch
 from harness import alternate, ratio, report
 
 from xai_utils.explain import LRP
-from xai_utils.models import from_torchvision, make_torchvision_importable
+from xai_utils.models import from_torch, make_torchvision_importable
 
 make_torchvision_importable()
 from torchvision.models import resnet50  # isort: skip
@@ -50,7 +50,7 @@ for module in model.modules():
         module.running_mean.normal_(0, 0.1)
         module.running_var.uniform_(0.5, 2)
 x = torch.randn(BATCH, 3, SIZE, SIZE)
-explainer = LRP(from_torchvision(model))
+explainer = LRP(from_torch(model))
 hooked_model = copy.deepcopy(model)  # hooks would slow the plain forward
 composite().register(hooked_model)
 registered = Gradient(hooked_model)

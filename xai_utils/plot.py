@@ -5,6 +5,7 @@ Functions take arrays or tensors, return a matplotlib `Figure` and never call `p
 
 import importlib.util
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -99,8 +100,9 @@ def morphs(
     labels: Sequence[str] = (),
     odd: ArrayLike | None = None,
     title: str = "",
+    numbers: Sequence[int] = (),
 ) -> Figure:
-    """One row per input: the input, then its morph's frames D(z_0, l) … D(z_n, l).
+    """One row per input: the input, then its morph's frames D(z_0, l) … D(z_n, l), or some of them.
 
     Args:
         inputs: (N, C, H, W) images in [0, 1].
@@ -108,11 +110,12 @@ def morphs(
         labels: N row labels, for instance "1 → 2".
         odd: (N, n + 1) bool; such frames are outlined.
         title: of the whole figure.
+        numbers: which i the frames are of, the first and the last among them; default: all, 0 … n.
     """
     inputs, frames = _array(inputs), _array(frames)
     n, steps = frames.shape[:2]
     fig, axes = plt.subplots(
-        n, steps + 2, figsize=(0.74 * (steps + 1.35), 0.82 * n + 0.4 + 0.25 * bool(title)),
+        n, steps + 2, figsize=(1.15 * (steps + 1.35), 1.25 * n + 0.4 + 0.25 * bool(title)),
         squeeze=False, layout="constrained", width_ratios=[1, 0.35, *[1] * steps],
     )  # fmt: skip
     for row in range(n):
@@ -127,8 +130,8 @@ def morphs(
                 for spine in ax.spines.values():
                     spine.set(visible=True, color=ACCENT, linewidth=2)
     axes[0, 0].set_title("input x", fontsize=9)
-    for step in range(steps):
-        name = {0: "$D(z_0, l)$", steps - 1: "$D(z_n, l)$"}.get(step, f"$z_{{{step}}}$")
+    for step, number in enumerate(numbers or range(steps)):
+        name = {0: "$D(z_0, l)$", steps - 1: "$D(z_n, l)$"}.get(step, f"$z_{{{number}}}$")
         axes[0, step + 2].set_title(name, fontsize=9)
     fig.suptitle(title, fontsize=11)
     return fig
@@ -203,6 +206,52 @@ def saliency_table(
     return fig
 
 
+def tiles(
+    rows: Mapping[str, ArrayLike | Tensor],
+    titles: Sequence[str] = (),
+    title: str = "",
+    outlines: ArrayLike | Tensor | None = None,
+    over: ArrayLike | Tensor | None = None,
+    cmap: str = SEQUENTIAL,
+) -> Figure:
+    """Rows of large tiles, an image a column: pictures (N, C, H, W) as they are, maps (N, H, W) in one palette.
+
+    Negative values of a map count as 0; its 99th percentile, and all above, gets the last colour. `over` (N, C, H, W)
+    lies under the maps. `outlines` (N, H, W) bool draws the border of the true region, on pictures only. Every tile is
+    1.04 inches wide; nothing is laid out by trial, which takes seconds for many tiles.
+    """
+    n, tile, mapped = max(map(len, rows.values())), 1.04, any(np.ndim(values) == 3 for values in rows.values())
+    lines = max((text.count("\n") + 1 for text in titles), default=0)
+    above = 0.1 + (0.3 + 0.18 * title.count("\n")) * bool(title) + 0.16 * lines
+    width, height = 1.2 + 1.1 * n + 0.8 * mapped, above + 1.1 * len(rows) + 0.05
+    places = {"left": 1.2 / width, "right": 1 - (0.06 + 0.8 * mapped) / width, "top": 1 - above / height}
+    places |= {"bottom": 0.11 / height, "wspace": 0.06 / tile, "hspace": 0.06 / tile}
+    fig, axes = plt.subplots(len(rows), n, figsize=(width, height), squeeze=False, gridspec_kw=places)
+    for name, line in zip(rows, axes):
+        for column, ax in enumerate(line[: len(rows[name])]):
+            values = _array(rows[name])[column]
+            if values.ndim == 3:
+                _show(ax, _picture(values))
+                if outlines is not None and _array(outlines)[column].any():
+                    ax.contour(_array(outlines)[column], levels=[0.5], colors=["white"], linewidths=1.2)
+                continue
+            _show(ax, _picture(_array(over)[column]) if over is not None else np.zeros_like(values))
+            values = values.clip(min=0)
+            top = np.quantile(values, 0.99) or values.max() or 1.0
+            drawn = ax.imshow(values / top, cmap=cmap, vmin=0, vmax=1, alpha=0.5 if over is not None else 1.0)
+        for ax in line[len(rows[name]) :]:
+            ax.axis("off")
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    for ax, text in zip(axes[0], titles):
+        ax.set_title(text, fontsize=9)
+    if mapped:
+        place = (1 - 0.7 / width, 0.11 / height, 0.12 / width, min(2.14, height - above - 0.11) / height)
+        bar = fig.colorbar(drawn, cax=fig.add_axes(place), ticks=[0, 1])
+        bar.set_label("map / its 99th percentile", fontsize=8)
+    fig.suptitle(title, fontsize=11, y=1 - 0.03 / height, va="top")
+    return fig
+
+
 def overlays(
     pictures: ArrayLike | Tensor,
     maps: Mapping[str, ArrayLike | Tensor],
@@ -212,31 +261,9 @@ def overlays(
 ) -> Figure:
     """Images (N, C, H, W) in the first row, then one row per method: its maps (N, H, W) laid over the images.
 
-    Grad-CAM's usual picture: red high, blue low. Each map is scaled by its own maximum; negative values count as 0, and
-    an image whose map has nothing positive is blue all over. `outlines` (N, H, W) bool draws the true region's border.
+    Grad-CAM's usual picture: red high, blue low; see `tiles`.
     """
-    pictures = _array(pictures)
-    rows, n = len(maps) + 1, len(pictures)
-    fig, axes = plt.subplots(
-        rows, n, figsize=(0.85 * n + 1.4, 0.9 * rows + 0.6), squeeze=False, layout="constrained"
-    )  # fmt: skip
-    for column in range(n):
-        picture = _picture(pictures[column])
-        for ax in axes[:, column]:
-            _show(ax, picture)
-            if outlines is not None and _array(outlines)[column].any():
-                ax.contour(_array(outlines)[column], levels=[0.5], colors=["white"], linewidths=0.9)
-        axes[0, column].set_title(titles[column] if column < len(titles) else "", fontsize=8)
-        for ax, values in zip(axes[1:, column], maps.values()):
-            values = _array(values)[column].clip(min=0)
-            drawn = ax.imshow(values / (values.max() or 1.0), cmap="jet", vmin=0, vmax=1, alpha=0.45)
-    for ax, name in zip(axes[:, 0], ["image", *maps]):
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    bar = fig.colorbar(drawn, ax=axes, shrink=0.6, ticks=[0, 1])
-    bar.set_label("map / its maximum", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    fig.suptitle(title, fontsize=11)
-    return fig
+    return tiles({"image": pictures, **maps}, titles, title, outlines, over=pictures, cmap="jet")
 
 
 def curves(
@@ -396,6 +423,19 @@ def morph_slider(frames: ArrayLike | Tensor, labels: Sequence[str] = (), size: i
 
     slider.observe(turn, names="value")
     return VBox([slider, image, caption])
+
+
+def banner(fig: Figure, text: str) -> Figure:
+    """Write `text` across the top of a finished figure, outside its axes: what a reader must know before the maps.
+
+    "" changes nothing. For instance `plot.banner(fig, run.competent("P3.1").warning)`.
+    """
+    if text:
+        width = max(20, round(fig.get_figwidth() * 13))  # letters of this size in a line
+        box = {"boxstyle": "square,pad=0.5", "facecolor": ACCENT, "edgecolor": "none"}
+        place = {"x": 0.5, "y": 1.02, "ha": "center", "va": "bottom", "fontsize": 9, "color": "white"}
+        fig.text(s=textwrap.fill(text, width), bbox=box, **place)
+    return fig
 
 
 def _array(values: ArrayLike | Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Training: early stopping, best weights, and checkpoints from which a killed run ends as if it had not been."""
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -13,21 +14,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from xai_utils import fingerprint as fingerprints
 from xai_utils.data.imageset import ImageBatches
 from xai_utils.progress import bar as progress_bar
 from xai_utils.seeds import derive, generator, seed_everything, worker_init
 
 History = pd.DataFrame
+Loss = Callable[[nn.Module, Any, torch.Generator], Mapping[str, Tensor] | Tensor]
+Augment = Callable[[Any, torch.Generator], Any]
+_ALONE = "more than 1 value per channel"  # what BatchNorm says of a batch of one image
 
 
 def fit(
     model: nn.Module,
-    loss: Callable[[nn.Module, Any, torch.Generator], Mapping[str, Tensor] | Tensor],
+    loss: Loss,
     data: Dataset,
     *,
     epochs: int,
@@ -41,7 +47,7 @@ def fit(
     batch_size: int = 128,
     checkpoint: str | Path | None = None,
     device: str | torch.device = "cpu",
-    augment: Callable[[Any, torch.Generator], Any] | None = None,
+    augment: Augment | None = None,
     num_workers: int = 0,
     progress: bool | None = None,
     fingerprint: str | Mapping[str, Any] | None = None,
@@ -67,9 +73,12 @@ def fit(
         patience: stop after so many epochs in a row without a lower validation loss; None: never early.
         keep: end with the weights of the lowest validation loss, "best" (the default with a patience), or of the
             last epoch, "last" (the default without one; right for a schedule of fixed length).
-        batch_size: an epoch's last batch holds the remainder.
-        checkpoint: a file, replaced whole after every epoch. One that is damaged or of other arguments is moved to
-            `<name>.unusable` with a warning, and training starts afresh. The caller deletes it when done.
+        batch_size: an epoch's last batch holds the remainder. Where that is one image, which a BatchNorm with one value
+            per channel cannot normalise, it joins the batch before; one step shows at the start whether it can.
+        checkpoint: a file, replaced whole after every epoch. One that is damaged, of other arguments, other code, other
+            versions or another number of threads is moved to `<name>.unusable-1` (2, 3, …) with a warning, and
+            training starts afresh. `<name>.resumed` has a line for each time that training went on from it. The caller
+            deletes them when done. One training at a time.
         device: where batches are moved to.
         augment: `augment(batch, generator)` -> batch, for training batches only, after the move to `device`.
         num_workers: loader processes, for other datasets than these.
@@ -81,15 +90,27 @@ def fit(
         seconds; in attrs best_epoch (None without validation), stopped_epoch, resumed_from (None: not resumed).
 
     Raises:
-        ValueError: arguments that do not fit together. FloatingPointError: a loss that is not finite, naming
-        epoch, batch and component. OSError: the checkpoint cannot be written; the one before it is intact.
+        ValueError: arguments that do not fit together; a batch of one image where BatchNorm needs more.
+        FloatingPointError: a loss that is not finite, naming epoch, batch and component.
+        OSError: the checkpoint cannot be written; the one before it is intact.
+        RuntimeError: another training is at work on the checkpoint.
     """
     device = torch.device(device)
     keep = keep or ("last" if patience is None else "best")
     settings = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "keep": keep, "seed": seed}
     _check(settings, model, data, validation, device)
     optim = optimizer([p for p in model.parameters() if p.requires_grad])
-    steps = math.ceil(len(data) / batch_size)
+    split = torch.Tensor.split
+    if len(data) % batch_size == 1:
+        try:
+            _try_one_image(model, loss, data, device, augment)
+        except ValueError as error:
+            if _ALONE not in str(error):
+                raise
+            if len(data) == 1:
+                raise ValueError(_about_one_image(batch_size, 1, error)) from error
+            split = _split_joined
+    steps = len(split(torch.arange(len(data), device="cpu"), batch_size))
     parts = {"model": model, "optimizer": optim}
     if schedule is not None:
         parts["schedule"] = schedule(optim, epochs * steps)
@@ -98,9 +119,13 @@ def fit(
     settings |= {"loss": loss, "augment": augment, "device": device.type, "fingerprint": fingerprint}
     settings |= {f"shape of {name}": list(value.shape) for name, value in model.state_dict().items()}
     settings |= parts
+    if checkpoint is not None:
+        settings |= fingerprints.environment()
+        settings["code"] = fingerprints.code_of(fit, model, loss, augment, optimizer, schedule, type(data))
     settings = {name: json.dumps(v, default=_describe, sort_keys=True) for name, v in settings.items()}
 
-    saved = _resume(Path(checkpoint), settings) if checkpoint else None
+    with _alone(checkpoint):
+        saved = _resume(Path(checkpoint), settings) if checkpoint else None
     rows, best = (saved["rows"], saved["best"]) if saved else ([], None)
     resumed_from, rate = len(rows) or None, 0.0
     for name, part in parts.items() if saved else ():
@@ -122,19 +147,25 @@ def fit(
         for batch in _batches(images, order, num_workers, seeds(phase, "workers")):
             batch = _to(batch, device)
             batch = augment(batch, change) if augment is not None and phase == "train" else batch
-            yield loss(model, batch, noise)
+            try:
+                value = loss(model, batch, noise)
+            except ValueError as error:
+                if _ALONE in str(error):
+                    raise ValueError(_about_one_image(batch_size, len(images), error)) from error
+                raise
+            yield value
 
-    with progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
+    with _alone(checkpoint), progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
         while len(rows) < epochs and (patience is None or not rows or len(rows) - _best(rows) < patience):
             epoch, start = len(rows) + 1, time.perf_counter()
             seeds = functools.partial(generator, seed, epoch)
             seed_everything(derive(seed, "epoch", epoch))
             model.train()
-            order = torch.randperm(len(data), generator=seeds("order")).split(batch_size)
+            order = split(torch.randperm(len(data), generator=seeds("order"), device="cpu"), batch_size)
             row = {"epoch": epoch} | _means("train", epoch, losses("train", data, order), order, step)
             if validation is not None:
                 model.eval()
-                order = torch.arange(len(validation)).split(batch_size)
+                order = torch.arange(len(validation), device="cpu").split(batch_size)
                 with torch.no_grad():
                     row |= _means("val", epoch, losses("val", validation, order), order)
             rows.append(row | {"learning_rate": rate, "seconds": time.perf_counter() - start})
@@ -198,6 +229,32 @@ def _check(
         raise ValueError(f"the model is on {elsewhere.pop()}, device is {device}: call model.to(device) first")
 
 
+def _try_one_image(model: nn.Module, loss: Loss, data: Dataset, device: torch.device, augment: Augment | None) -> None:
+    """Ask for the loss of one image in train mode; BatchNorm statistics stay as they are."""
+    state = copy.deepcopy(model.state_dict())
+    model.train()
+    try:
+        for batch in _batches(data, (torch.zeros(1, dtype=torch.int64, device="cpu"),), 0, generator(0, "one image")):
+            batch = _to(batch, device)
+            batch = augment(batch, generator(0, "augment")) if augment is not None else batch
+            loss(model, batch, generator(0, "noise"))
+    finally:
+        model.load_state_dict(state)
+
+
+def _about_one_image(batch_size: int, n_images: int, error: ValueError) -> str:
+    return (
+        f"batch_size: got {batch_size} for {n_images} images; a batch of one leaves a BatchNorm one value per channel "
+        f"({error}). Expected batches of 2 images or more, or larger images"
+    )
+
+
+def _split_joined(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Batches of which the last, of one image, has joined the one before."""
+    parts = order.split(batch_size)
+    return *parts[:-2], torch.cat(parts[-2:])
+
+
 def _batches(data: Dataset, order: tuple[Tensor, ...], num_workers: int, workers: torch.Generator) -> Iterable:
     if type(data) in (TensorDataset, ImageBatches):
         return (data[part] for part in order)
@@ -252,21 +309,53 @@ def _describe(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else getattr(value, "__qualname__", type(value).__name__)
 
 
+@contextlib.contextmanager
+def _alone(checkpoint: str | Path | None) -> Iterator[None]:
+    """One training at a time on a checkpoint; without one, nothing to hold."""
+    if checkpoint is None:
+        yield
+        return
+    path = Path(checkpoint)
+    mark = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(mark, timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise RuntimeError(
+            f"another training is at work on {path}: wait for its end, or give this one another checkpoint"
+        ) from None
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}. Make it a writable place") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            mark.unlink()  # while it is held
+        lock.release()
+
+
 def _resume(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
         saved = _read(path)
         there = saved.get("settings", {})
-        differ = [n for n in {**settings, **there} if settings.get(n) != there.get(n)]
+        names = [*(n for n in settings | there if n != "code"), "code"]  # last: another argument may be other code, too
+        differ = [n for n in names if settings.get(n) != there.get(n)]
         if not differ:
+            with open(path.with_name(f"{path.name}.resumed"), "a", encoding="utf-8") as log:
+                log.write(f"epoch {len(saved['rows'])}\n")
             return saved
         values = "; ".join(f"{n}: {there.get(n)} there, {settings.get(n)} here" for n in differ[:2])
         reason = f"is of another run ({values}; {len(differ)} settings differ)"
     except ValueError:
         reason = "is damaged"
-    aside = path.with_name(path.name + ".unusable")
+    number = 1
+    while (aside := path.with_name(f"{path.name}.unusable-{number}")).exists():
+        number += 1
     os.replace(path, aside)
+    path.with_name(f"{path.name}.resumed").unlink(missing_ok=True)
     warnings.warn(f"checkpoint {path} {reason}: moved to {aside.name}, training starts afresh", stacklevel=3)
     return None
 

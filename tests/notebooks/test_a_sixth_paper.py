@@ -31,7 +31,7 @@ REPORTED = {
             "shown": {"metric": "P6.1.share", "says": "share of such digits"},
             "statement": "Digits are brighter in the middle than at the border.",
             "place": "§2",
-            "rule": {"conditions": [{"metric": "P6.1.share", "test": "above", "bound": 0.5, "use": "low"}]},
+            "rule": {"conditions": [{"metric": "P6.1.share", "test": "above", "bound": 0.5}]},
         }
     },
 }

@@ -17,6 +17,7 @@ from xai_utils.suite import parameters
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("0*.ipynb"))
+SOLUTIONS = sorted(FOLDER.glob("solutions/0*.ipynb"))
 PROFILES = sorted(FOLDER.glob("profiles/*/*.yaml"))
 
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|tmp|work|Users)/")
@@ -173,6 +174,17 @@ def test_the_notebooks_are_found():
 def test_every_notebook_keeps_to(guard):
     faults = [f"{path.stem}: {fault}" for path in NOTEBOOKS for fault in guard(nbformat.read(path, as_version=4))]
     assert faults == []
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
+def test_solutions_keep_to(guard):
+    assert {path.name for path in SOLUTIONS} <= {path.name for path in NOTEBOOKS}
+    if guard in (parameters_first, record_last):  # they take no parameters and make no record
+        return
+    found = [(path, nbformat.read(path, as_version=4)) for path in SOLUTIONS]
+    assert [
+        f"{path.stem}: {f}" for path, n in found for f in guard(n) if not str(f).endswith("expected 30 to 70")
+    ] == []
 
 
 def defaults(stem):

@@ -34,4 +34,8 @@ def test_own_defects_with_and_without_masks(home, tmp_path, masks):
     assert sum(marked.values()) == 8  # a fifth of 40
     assert record.metrics["P3.1.correct"].value == (marked["correct"] if masks else 0)
     assert (record.metrics["P3.4.auroc"].n == 8) == masks
+    assert record.metrics["P3.1.attainable.energy_share"].n == (8 if masks else 0)
+    assert (record.metrics["P3.1.attainable.energy_share"].value is None) != masks
+    assert record.metrics["P3.defect.balanced_accuracy"].n == 12
+    assert record.metrics["P3.validation.balanced_accuracy"].n == 6
     assert record.metrics["X3.2.random.balanced_accuracy"].n == 12  # needs no mask

@@ -266,8 +266,13 @@ def test_upsample_as_opencv(mode, opencv):
 def test_normalize():
     maps = torch.tensor([[[1.0, 3.0], [2.0, 1.5]], [[-2.0, 0.0], [2.0, 6.0]], [[5.0, 5.0], [5.0, 5.0]]])
     expected = [[[0, 1], [0.5, 0.25]], [[0, 0.25], [0.5, 1]], [[0, 0], [0, 0]]]
-    assert normalize(maps).tolist() == expected
-    assert normalize(maps[:, None]).tolist() == [[m] for m in expected]
+    with pytest.warns(UserWarning, match="maps hold negative values.*signed=True"):
+        assert normalize(maps).tolist() == expected
+    with pytest.warns(UserWarning, match="maps hold negative values"):
+        assert normalize(maps[:, None]).tolist() == [[m] for m in expected]
+    around_zero = [[[1 / 3, 1], [2 / 3, 0.5]], [[-1 / 3, 0], [1 / 3, 1]], [[1, 1], [1, 1]]]
+    torch.testing.assert_close(normalize(maps, signed=True), torch.tensor(around_zero))
+    assert not normalize(torch.zeros(1, 2, 2), signed=True).any()
     flat = torch.full((1, 2, 2), 3.0, requires_grad=True)
     normalize(flat).sum().backward()
     assert flat.grad.isfinite().all()
@@ -288,19 +293,18 @@ def test_a_flat_map_stays_flat():
 
 
 class Odd(nn.Module):
-    """A layer called twice, one never called, one without influence, one that returns a pair."""
+    """A layer called twice, one never called, two without influence, one that returns a pair."""
 
     def __init__(self):
         super().__init__()
         self.twice, self.never, self.idle = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
-        self.pair, self.frozen = nn.Identity(), nn.Conv2d(3, 3, 1)
+        self.pair, self.detached = nn.Identity(), nn.Conv2d(3, 3, 1)
         self.linear = nn.Linear(3, 2)
 
     def forward(self, x):
         self.idle(x)
         self.pair((x, x))
-        with torch.no_grad():
-            x = self.frozen(x)
+        x = self.detached(x).detach()
         return self.linear(self.twice(self.twice(x)).mean((2, 3)))
 
 
@@ -310,7 +314,7 @@ class Odd(nn.Module):
         ("twice", "layer 'twice' is called several times"),
         ("never", "layer 'never' is not reached"),
         ("idle", "score does not depend on layer 'idle'"),
-        ("frozen", "score does not depend on layer 'frozen'"),
+        ("detached", "score does not depend on layer 'detached'"),
         ("pair", "layer 'pair' returns tuple; expected"),
         ("linear", r"layer 'linear' returns \(3, 2\); expected"),
         ("", r"layer '' returns \(3, 2\)"),

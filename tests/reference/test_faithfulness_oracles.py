@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
 from xai_utils.metrics.faithfulness import insertion_deletion
+from xai_utils.seeds import generator
 
 MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.25, 0.3)
 
@@ -81,6 +82,37 @@ def test_a_loop_over_pixels(name, steps, batch_size):
         assert result.deletion_auc[n].item() == pytest.approx(areas[1], abs=1e-10)
         assert result.id_score[n].item() == pytest.approx(areas[0] - areas[1], abs=1e-10)
     assert result.insertion.std() > 1e-3
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10, 63])
+def test_ties_together_are_a_threshold(steps):
+    """As the authors' later code has it: every pixel at or above the value of the k-th pixel, a step at a time."""
+    images, saliency = batch()
+    result = insertion_deletion(net(), images, saliency, TARGETS, steps=steps, ties="together")
+    for n, image in enumerate(images):
+        falling = sorted(saliency[n].flatten().tolist(), reverse=True)
+        for step in range(steps + 1):
+            k = round(step * 63 / steps)
+            chosen = saliency[n] >= falling[k - 1] if k else torch.zeros(9, 7, dtype=torch.bool)
+            for curve, picture in ((result.insertion, image * chosen), (result.deletion, image * ~chosen)):
+                with torch.no_grad():
+                    expected = net()(picture[None])[0].softmax(0)[TARGETS[n]].item()
+                assert curve[n, step].item() == pytest.approx(expected, abs=1e-10)
+
+
+def test_ties_at_random_are_a_shuffle_before_a_stable_sort():
+    images, saliency = batch()
+    result = insertion_deletion(net(), images, saliency, TARGETS, steps=9, ties="random", seed=5)
+    drawn = torch.rand(3, 63, generator=generator(5, "ties"), dtype=torch.float64)
+    for n, image in enumerate(images):
+        places = sorted(range(63), key=lambda place: drawn[n, place].item())
+        places.sort(key=lambda place: -saliency[n].flatten()[place].item())
+        for step in range(10):
+            chosen = torch.zeros(63, dtype=torch.bool)
+            chosen[places[: 7 * step]] = True
+            with torch.no_grad():
+                expected = net()((image * chosen.view(9, 7))[None])[0].softmax(0)[TARGETS[n]].item()
+            assert result.insertion[n, step].item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_a_linear_models_curves_are_cumulated_contributions():

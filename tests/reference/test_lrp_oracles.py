@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from xai_utils.explain.lrp import LRP, Step, _as_linear, propagate, trace
-from xai_utils.models import preserve_state
+from xai_utils.models import from_torch, preserve_state
 from xai_utils.models.layers import Add, Gate
-from xai_utils.models.resnet import BasicBlock, ResNet, from_torchvision
+from xai_utils.models.resnet import BasicBlock, ResNet
 
 torchvision = pytest.importorskip("torchvision")
 zennit = pytest.importorskip("zennit")
@@ -185,7 +185,7 @@ def test_zplus_on_torchvision_resnets_as_zennit(depth, skip, biases, epsilon):
     library, x, target = of_depth(depth), images(1 if depth == 50 else 2, 64), 17
     rule = ZPlus(epsilon or TINY, zero_params=None if biases else ["bias"])
     theirs = of_zennit(library, x, target, rule, ResNetCanonizer(), skip, epsilon)
-    explainer = LRP(from_torchvision(library), skip=skip, biases=biases, epsilon=epsilon)
+    explainer = LRP(from_torch(library), skip=skip, biases=biases, epsilon=epsilon)
     same(explainer.attribute(x, target), theirs)
 
 

@@ -15,6 +15,7 @@ KEPT = {
     "draw_crops": "chooses the crops of data/splits/road_cracks.csv, whose list was made once",
     "listing": "writes data/contents/<name>.csv of a prepared archive, made once for each set",
     "extra_repr": "PyTorch calls it to print a module",
+    "is_leaf_module": "torch.fx calls it",
     "construct_mapping": "PyYAML calls it",
     "find_class": "pickle calls it",
     "same_result": "says that two runs with one seed are equal: what the records promise",
@@ -24,6 +25,9 @@ KEPT = {
     "save_weights": "small trained networks under results/weights, an open issue",
     "load_weights": "small trained networks under results/weights, an open issue",
     "unpack": "prepared archives unpacked once, an open issue",
+    "competent": "the notebooks ask it before they draw maps, with their next runs, issue 22",
+    "warning": "what the notebooks then write over the maps, issue 22",
+    "banner": "the notebooks draw it over the maps of a network that has not learned, with their next runs, issue 22",
 }
 
 

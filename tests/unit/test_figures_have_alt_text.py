@@ -11,12 +11,7 @@ from xai_utils.suite import alt_text
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 WITHOUT = {
-    "01_id_cvae_morphing": "samples fig3_structure training fig1_heat_maps prototypes fig2_morph fig4_latent_path "
-        "controls_probability controls_realism fig6_misclassified along_data",
-    "03_gradcam_defects": "fig2_samples even_light training fig1_procedure fig3_right_and_wrong energy others "
-        "suspects",
     "04_cam_consistency": "samples training_before means_before distances examples training_after means",
-    "05_lrp_bn": "samples fig3_model training_abn training_resnet fig1_steps fig4_maps id_scores",
 }  # fmt: skip
 
 

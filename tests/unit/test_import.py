@@ -11,7 +11,7 @@ import xai_utils
 
 PACKAGE = Path(xai_utils.__file__).parent
 FLOORS = [
-    {"progress", "seeds"},
+    {"fingerprint", "progress", "seeds"},
     {"data", "models"},
     {"explain", "metrics"},
     {"training", "suite"},

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -54,6 +55,22 @@ def test_signed_maps_are_centred_on_zero_and_positive_ones_start_there():
     clims = [ax.images[0].get_clim() for ax in fig.axes[1:4]]
     assert clims == [(-3, 3), (0, 2), (0, 1)]
     assert fig.axes[1].images[0].get_cmap().name == plot.DIVERGING
+
+
+def test_a_banner_stands_above_the_maps_and_nothing_stands_above_those_of_a_good_network():
+    fig = plot.saliency(torch.rand(1, 4, 4), {"map": torch.rand(4, 4)})
+    before = list(fig.texts)
+    assert plot.banner(fig, "") is fig
+    assert fig.texts == before
+    said = "This network has not learned its task (accuracy is 0.3 on test images, it needs 0.45): its maps say little."
+    assert plot.banner(fig, said) is fig
+    (text,) = (text for text in fig.texts if text not in before)
+    assert text.get_text().replace("\n", " ") == said
+    assert text.get_bbox_patch().get_facecolor() == matplotlib.colors.to_rgba(plot.ACCENT)
+    fig.canvas.draw()
+    strip, whole = text.get_window_extent(), fig.bbox
+    assert strip.y0 >= whole.y1  # above the figure, not over a map
+    assert whole.x0 <= strip.x0 < strip.x1 <= whole.x1
 
 
 def test_history_draws_both_curves_and_the_best_epoch():
@@ -146,6 +163,41 @@ def test_one_bright_pixel_does_not_make_a_map_white():
     assert fig.axes[1].images[0].get_array()[5, 5] == 1
 
 
+def test_tiles_are_pictures_and_maps_a_row_each():
+    pictures, maps = torch.rand(3, 1, 10, 10), torch.randn(2, 10, 10)
+    masks = torch.zeros(3, 10, 10, dtype=torch.bool)
+    masks[0, 1:3, 1:3] = True  # the others have no defect
+    fig = plot.tiles({"image": pictures, "LRP": maps, "none": -torch.ones(1, 10, 10)}, ["a", "b", "c"], "title", masks)
+    drawn = [ax for ax in fig.axes if ax.images]
+    np.testing.assert_allclose(drawn[1].images[0].get_array(), pictures[1, 0])
+    positive = maps[1].clamp(min=0).numpy()
+    np.testing.assert_allclose(drawn[4].images[-1].get_array(), positive / np.quantile(positive, 0.99), rtol=1e-5)
+    assert drawn[5].images[-1].get_array().max() == 0
+    assert {(ax.images[-1].get_cmap().name, ax.images[-1].get_clim()) for ax in drawn[3:]} == {("magma", (0, 1))}
+    assert [len(ax.collections) for ax in drawn] == [1, 0, 0, 0, 0, 0]  # outlines: on pictures alone
+    assert [ax.get_title() for ax in drawn[:3]] == ["a", "b", "c"]
+    assert [drawn[i].get_ylabel() for i in (0, 3, 5)] == ["image", "LRP", "none"]
+    assert [ax.axison for ax in fig.axes[:9]] == [True] * 5 + [False, True, False, False]
+    assert len(fig.axes) == 10  # and the colour bar, which pictures alone have not
+    assert len(plot.tiles({"normal": pictures, "crack": pictures}).axes) == 6
+
+
+def test_a_map_of_few_pixels_is_scaled_by_its_maximum():
+    spot = torch.zeros(1, 30, 30)
+    spot[0, 3, 4] = 5
+    drawn = plot.tiles({"LIME": spot}).axes[0].images[-1].get_array()
+    assert (drawn.max(), drawn.sum()) == (1, 1)
+
+
+@pytest.mark.parametrize(("n", "rows"), [(1, 1), (5, 3), (3, 9)])
+def test_a_tile_has_a_hundred_pixels(n, rows):
+    plot.use_style(dpi=100)
+    fig = plot.tiles({str(i): torch.rand(n, 8, 8) for i in range(rows)}, ["a\nb"] * n, "title")
+    fig.canvas.draw()
+    sizes = [(ax.bbox.width, ax.bbox.height) for ax in fig.axes[: n * rows]]
+    np.testing.assert_allclose(sizes, 104, atol=0.6)
+
+
 def test_overlays_lay_the_positive_part_of_each_map_over_its_image():
     pictures = torch.rand(2, 1, 4, 4)
     maps = {"correct class": torch.randn(2, 4, 4), "zero": -torch.ones(2, 4, 4)}
@@ -156,13 +208,13 @@ def test_overlays_lay_the_positive_part_of_each_map_over_its_image():
     assert [len(ax.images) for ax in drawn] == [1, 1, 2, 2, 2, 2]
     for ax, i in zip(drawn, (0, 1, 0, 1, 0, 1)):
         np.testing.assert_allclose(ax.images[0].get_array(), pictures[i, 0])
-    expected = maps["correct class"][1].clamp(min=0)
-    np.testing.assert_allclose(drawn[3].images[1].get_array(), expected / expected.max(), rtol=1e-6)
+    expected = maps["correct class"][1].clamp(min=0).numpy()
+    np.testing.assert_allclose(drawn[3].images[1].get_array(), expected / np.quantile(expected, 0.99), rtol=1e-5)
     assert drawn[4].images[1].get_array().max() == 0
     assert {(ax.images[1].get_cmap().name, ax.images[1].get_clim()) for ax in drawn[2:]} == {("jet", (0, 1))}
     assert [ax.get_title() for ax in drawn[:2]] == ["a", "b"]
     assert [drawn[i].get_ylabel() for i in (0, 2, 4)] == ["image", "correct class", "zero"]
-    assert [len(ax.collections) for ax in drawn] == [1, 0, 1, 0, 1, 0]  # the outlines
+    assert [len(ax.collections) for ax in drawn] == [1, 0, 0, 0, 0, 0]  # the outlines
 
 
 def test_curves_draw_means_bands_and_references():

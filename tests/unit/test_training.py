@@ -21,8 +21,8 @@ import training_victim as victim
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
+from xai_utils import fingerprint, training
 from xai_utils import progress as progress_module
-from xai_utils import training
 from xai_utils.seeds import derive, generator
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -112,6 +112,77 @@ def test_equals_a_loop_written_by_hand():
     assert not model.training
 
 
+def test_a_last_batch_of_one_image_joins_the_one_before_where_it_cannot_be_normalised():
+    """One value per channel is nothing for a BatchNorm; the schedule counts the batches there are."""
+    seen, planned = [], []
+
+    def error(model, batch, generator):
+        seen.append(len(batch[0]))
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def schedule(optimizer, total_steps):
+        planned.append(total_steps)
+        return torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+    def trained(norm, count, batch_size):
+        seen.clear()
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 1), norm).double()
+        options = {"epochs": 2, "optimizer": SGD, "seed": 7, "schedule": schedule, "batch_size": batch_size}
+        training.fit(model, error, line(count), validation=line(5), **options)
+        return model
+
+    validation = {2: [2, 2, 1], 4: [4, 1]}
+    for count, batch_size, expected in ((9, 4, [4, 5]), (10, 4, [4, 4, 2]), (5, 4, [5]), (4, 4, [4]), (3, 2, [3])):
+        trained(nn.BatchNorm1d(1), count, batch_size)
+        tried = [1] if count % batch_size == 1 else []
+        assert seen == tried + (expected + validation[batch_size]) * 2
+        assert planned[-1] == 2 * len(expected)
+    model = trained(nn.BatchNorm1d(1), 9, 4)
+    assert model[1].num_batches_tracked == 2 * 2  # the step that was tried left no trace
+    trained(nn.Identity(), 9, 4)
+    assert seen == [1] + [4, 4, 1, 4, 1] * 2  # it can be alone
+    trained(nn.Identity(), 3, 1)
+    assert seen[:3] == [1, 1, 1]  # asked for
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (1, 4), (1, 1)])
+def test_a_batch_of_one_image_that_cannot_join_is_refused(count, batch_size):
+    model = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1)).double()
+    expected = rf"batch_size: got {batch_size} for {count} images; a batch of one.*Expected batches of 2 images"
+    with pytest.raises(ValueError, match=expected):
+        training.fit(model, squares, line(count), batch_size=batch_size, epochs=1, optimizer=SGD, seed=7)
+
+
+def test_another_error_of_the_loss_is_passed_on_as_it_is():
+    def failing(model, batch, generator):
+        raise ValueError("its own")
+
+    for count in (5, 4):  # where one image is tried, and where not
+        with pytest.raises(ValueError, match=r"^its own$"):
+            training.fit(linear(), failing, line(count), batch_size=4, epochs=1, optimizer=SGD, seed=7)
+
+
+def test_one_image_is_tried_as_it_is_trained():
+    """In train mode, with the augmentation, from any data set."""
+    images = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+    def cropped(batch, generator):
+        return (batch[0][..., :3, :3],)
+
+    def error(model, batch, generator):
+        return model(batch[0]).square().mean() + 0 * torch.rand((), generator=generator)
+
+    sizes = []
+    for augment in (None, cropped):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).eval()
+        model[1].register_forward_pre_hook(lambda _module, args: sizes.append(len(args[0])))
+        data = [(image,) for image in images]  # no TensorDataset
+        training.fit(model, error, data, batch_size=4, epochs=1, optimizer=SGD, seed=7, augment=augment)
+    assert sizes == [1, 4, 1, 1, 5]  # 4×4 places can be normalised; one place cannot
+
+
 def test_batch_larger_than_the_data_and_a_single_tensor_as_loss():
     def only_loss(model, batch, generator):
         return squares(model, batch, generator)["loss"]
@@ -138,7 +209,23 @@ class Images(Dataset):
         return {"x": x + self.noise * (random.random() + np.random.rand() + torch.rand(1)), "y": [y, "name"]}
 
 
+class Counter:
+    """Interrupts a training after some batches, of whose code it is no part."""
+
+    def __init__(self):
+        self.calls, self.stop = 0, None
+
+    def __call__(self):
+        self.calls += self.stop is not None
+        if self.stop is not None and self.calls > self.stop:
+            raise KeyboardInterrupt
+
+
+COUNTER = Counter()
+
+
 def squares_of_dict(model, batch, generator):
+    COUNTER()
     y, names = batch["y"]
     assert names == ("name",) * len(y)
     return squares(model, (batch["x"], y), generator)
@@ -164,6 +251,7 @@ def test_noise_of_loaders_is_the_same_in_a_resumed_run(tmp_path):
     model = linear()
     with pytest.raises(KeyboardInterrupt):
         interrupted(model, tmp_path / "c.pt", after=1)
+    COUNTER.stop = None
     resumed = run(checkpoint=tmp_path / "c.pt")
     assert resumed[1].attrs["resumed_from"] == 1
     same(whole, resumed)
@@ -171,17 +259,9 @@ def test_noise_of_loaders_is_the_same_in_a_resumed_run(tmp_path):
 
 
 def interrupted(model, path, after):
-    calls = []
-
-    def loss(model, batch, generator):
-        calls.append(1)
-        if len(calls) > 3 * after:  # 10 images in batches of 4
-            raise KeyboardInterrupt
-        return squares_of_dict(model, batch, generator)
-
-    loss.__qualname__ = squares_of_dict.__qualname__
+    COUNTER.stop = 3 * after  # 10 images in batches of 4
     options = {"epochs": 2, "optimizer": SGD, "seed": 3, "batch_size": 4, "num_workers": 2}
-    training.fit(model, loss, Images(noise=1.0), checkpoint=path, **options)
+    training.fit(model, squares_of_dict, Images(noise=1.0), checkpoint=path, **options)
 
 
 def test_order_and_noise_derive_from_seed_and_epoch():
@@ -342,18 +422,19 @@ def test_killed_and_run_again_ends_like_one_that_was_not(point, victims):
     assert resumed[1].attrs["resumed_from"] == {"within": 2, "between": 3, "writing": 2}[point]
     same(resumed, victim.train())
     assert draws() == after_resumed
-    assert [p.name for p in path.parent.iterdir()] == ["c.pt"]
+    assert sorted(p.name for p in path.parent.iterdir() if p.name != ".c.pt.lock") == ["c.pt", "c.pt.resumed"]
+    assert (path.parent / "c.pt.resumed").read_text() == f"epoch {resumed[1].attrs['resumed_from']}\n"
 
 
-def test_a_finished_training_is_not_repeated(tmp_path):
+def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch):
     path = tmp_path / "new folder" / "c.pt"
     whole = victim.train(path)
 
-    def never(*_):
+    def never(model):
         raise AssertionError("trained again")
 
-    never.__qualname__ = victim.loss.__qualname__
-    again = victim.train(path, never)
+    monkeypatch.setattr(victim.WATCH, "seen", never)
+    again = victim.train(path)
     assert again[1].attrs["resumed_from"] == victim.EPOCHS
     same(whole, again)
 
@@ -370,15 +451,17 @@ def test_an_early_stop_is_resumed_as_such(tmp_path):
 def checkpoint_of_two_epochs(path, **changes):
     calls = []
 
-    def stop(model, batch, noise):
+    def stop(model):
         calls.append(model.training)
         if sum(calls) > 8:  # 4 batches an epoch
             raise KeyboardInterrupt
-        return victim.loss(model, batch, noise)
 
-    stop.__qualname__ = victim.loss.__qualname__
-    with pytest.raises(KeyboardInterrupt):
-        victim.train(path, stop, **changes)
+    victim.WATCH.seen = stop
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            victim.train(path, **changes)
+    finally:
+        victim.WATCH.seen = None
 
 
 def test_state_of_a_gradient_scaler_is_restored(tmp_path):
@@ -420,11 +503,11 @@ def test_a_damaged_checkpoint_is_moved_aside(kind, tmp_path):
     else:
         damage(path, kind)
     content = path.read_bytes()
-    with pytest.warns(UserWarning, match=r"c\.pt .*moved to c\.pt\.unusable, training starts afresh") as caught:
+    with pytest.warns(UserWarning, match=r"c\.pt .*moved to c\.pt\.unusable-1, training starts afresh") as caught:
         result = victim.train(path)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
-    assert (tmp_path / "c.pt.unusable").read_bytes() == content
+    assert (tmp_path / "c.pt.unusable-1").read_bytes() == content
     assert result[1].attrs["resumed_from"] is None
     same(result, victim.train())
 
@@ -438,8 +521,102 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     with pytest.warns(UserWarning, match="is damaged"):
         victim.train(tmp_path / "c.pt", epochs=1)
     with pytest.raises(ValueError, match="damaged"):
-        training.load_weights(linear(), tmp_path / "c.pt.unusable")
+        training.load_weights(linear(), tmp_path / "c.pt.unusable-1")
     assert not (tmp_path / "evil").exists()
+
+
+def test_what_cannot_be_used_is_numbered_and_never_overwritten(tmp_path):
+    path, contents = tmp_path / "c.pt", []
+    for kind in ("text", "empty", "pickle"):
+        checkpoint_of_two_epochs(path)
+        damage(path, kind)
+        contents.append(path.read_bytes())
+        with pytest.warns(UserWarning, match=f"unusable-{len(contents)}, training starts afresh"):
+            victim.train(path)
+        path.unlink()
+    assert [(tmp_path / f"c.pt.unusable-{n}").read_bytes() for n in (1, 2, 3)] == contents
+
+
+def test_a_checkpoint_tells_how_often_training_went_on(tmp_path):
+    path = tmp_path / "c.pt"
+    checkpoint_of_two_epochs(path)
+    assert not (tmp_path / "c.pt.resumed").exists()
+    victim.train(path)
+    victim.train(path)
+    assert (tmp_path / "c.pt.resumed").read_text() == "epoch 2\nepoch 5\n"
+    with pytest.warns(UserWarning, match="is of another run"):
+        victim.train(path, seed=12)
+    assert not (tmp_path / "c.pt.resumed").exists()  # nothing of it is in these weights
+
+
+# what a checkpoint was made with -----------------------------------------------------------------------------
+
+
+def changed_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+
+
+def changed_package(monkeypatch):
+    monkeypatch.setattr(fingerprint, "_versions", lambda: "torch 9.9")
+
+
+def changed_loss(monkeypatch):
+    def loss(model, batch, generator):
+        (x,) = batch
+        return {"loss": (model(x) - x).square().mean()}
+
+    loss.__qualname__ = victim.loss.__qualname__
+    monkeypatch.setattr(victim, "loss", loss)
+
+
+def changed_constant(monkeypatch):
+    monkeypatch.setattr(victim.loss, "__defaults__", (0.5,))
+
+
+def changed_below(monkeypatch):
+    monkeypatch.setattr(training, "derive", lambda *words: derive(*words, "other"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (changed_threads, "threads: 1 there, 7 here"),
+        (changed_package, 'there, "torch 9.9" here'),
+        (changed_loss, "code: "),
+        (changed_constant, "code: "),
+        (changed_below, "code: "),
+    ],
+)
+def test_a_checkpoint_of_other_code_versions_or_threads_starts_anew_and_says_so(tmp_path, monkeypatch, change, named):
+    path = tmp_path / "c.pt"
+    checkpoint_of_two_epochs(path)
+    content = path.read_bytes()
+    change(monkeypatch)
+    with pytest.warns(UserWarning, match=r"is of another run .*moved to c\.pt\.unusable-1, .*afresh") as caught:
+        result = victim.train(path, victim.loss)
+    assert named in str(caught[0].message)
+    assert (tmp_path / "c.pt.unusable-1").read_bytes() == content
+    same(result, victim.train(loss=victim.loss))
+
+
+def test_three_trainings_on_one_checkpoint_the_second_is_refused(tmp_path, monkeypatch):
+    path, told = tmp_path / "c.pt", []
+
+    def another(model):
+        if not told:
+            for _ in range(2):
+                with (
+                    torch.random.fork_rng(),
+                    pytest.raises(RuntimeError, match=r"another training is at work on .*c\.pt: wait for its end"),
+                ):
+                    victim.train(path)
+                told.append(1)
+
+    monkeypatch.setattr(victim.WATCH, "seen", another)
+    first = victim.train(path)
+    assert len(told) == 2
+    same(first, victim.train())
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
 def onecycle(optimizer, steps, pct_start):
@@ -472,7 +649,7 @@ def test_a_checkpoint_of_other_arguments_is_moved_aside(changes, named, tmp_path
     with pytest.warns(UserWarning, match=r"is of another run .*training starts afresh") as caught:
         result = victim.train(path, **known | changes)
     assert named in str(caught[0].message)
-    assert (tmp_path / "c.pt.unusable").exists()
+    assert (tmp_path / "c.pt.unusable-1").exists()
     same(result, victim.train(**known | changes))
 
 

@@ -1,10 +1,12 @@
 """Downloads by pooch: https only (http on this machine), no redirect to anything less, finished files never again."""
 
 import errno
+import functools
 import ipaddress
 import logging
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 RETRIES = 1  # of each address, if the connection broke or the file was wrong
 CHUNK = 1 << 20
+SLOWEST, GRACE = 20_000, 600.0  # bytes a second, and seconds besides: an address that needs longer is given up
 SLACK = 1 << 26  # bytes: an archive that its host packs anew may have another size
 pooch.get_logger().setLevel(logging.ERROR)
 
@@ -31,7 +34,9 @@ def is_safe(url: str) -> bool:
     return scheme in ("https", "doi") or (scheme == "http" and own)
 
 
-def download(urls: Sequence[str], path: Path, *, size: int, known_hash: str, timeout: float) -> None:
+def download(
+    urls: Sequence[str], path: Path, *, size: int, known_hash: str, timeout: float, limit: float | None = None
+) -> None:
     """Bring one file to `path`, unless it is there: it appears only when it is whole and its hash is right.
 
     Args:
@@ -40,6 +45,8 @@ def download(urls: Sequence[str], path: Path, *, size: int, known_hash: str, tim
         size: bytes; about, where there is no hash.
         known_hash: "sha256:…" or "md5:…"; "" for an archive that its host packs on demand.
         timeout: seconds without a byte after which a connection counts as stalled.
+        limit: seconds that each address has in all, retries and redirects included: a server that drips byte after
+            byte is never silent. None: `GRACE`, and what `size` takes at `SLOWEST`.
 
     Raises:
         ValueError: an address that is neither https nor on this machine, or a timeout that is not above 0.
@@ -53,24 +60,61 @@ def download(urls: Sequence[str], path: Path, *, size: int, known_hash: str, tim
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() and (free := shutil.disk_usage(path.parent).free) < size:
         raise OSError(errno.ENOSPC, f"{path} could not be written: {size} bytes needed, {free} free")
-    failures = []
+    failures, limit = [], GRACE + size / SLOWEST if limit is None else limit
     for url in urls:
         options = {"timeout": timeout, "hooks": {"response": _refuse_unsafe}} | _without_proxy(url)
         try:
-            if url.startswith("doi:"):
-                address, known = _in_repository(url, known_hash, options)
-            else:
-                address, known = url, known_hash
-            keeper = pooch.create(
-                path.parent, "", registry={path.name: known or None}, urls={path.name: address}, retry_if_failed=RETRIES
-            )
-            keeper.fetch(path.name, downloader=_to_file(size, options))
+            _within(limit, functools.partial(_from_one, url, path, size, known_hash, options))
             return
         except (requests.RequestException, ValueError) as error:
             failures.append(f"{url}: {_reason(error, timeout)}")
         except OSError as error:  # a network error is a RequestException: this one is the disk's
             raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}") from error
     raise ConnectionError(f"{path.name} could not be loaded from " + "; nor from ".join(failures))
+
+
+def _from_one(
+    url: str, path: Path, size: int, known_hash: str, options: dict[str, Any], given_up: threading.Event
+) -> None:
+    if url.startswith("doi:"):
+        address, known = _in_repository(url, known_hash, options)
+    else:
+        address, known = url, known_hash
+    keeper = pooch.create(
+        path.parent, "", registry={path.name: known or None}, urls={path.name: address}, retry_if_failed=RETRIES
+    )
+    keeper.fetch(path.name, downloader=_to_file(size, options, given_up))
+
+
+class _TooSlow(requests.RequestException):
+    """An address used up its time."""
+
+
+def _within(seconds: float, action: Callable[[threading.Event], None]) -> None:
+    """Do something in a thread of its own, and wait for it for some seconds, whatever it waits for.
+
+    What is given up is told by the event that it gets; it ends at its next byte, or with this process.
+    """
+    errors: list[BaseException] = []
+    given_up = threading.Event()
+
+    def run() -> None:
+        try:
+            action(given_up)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        thread.join(seconds)
+        if thread.is_alive():
+            raise _TooSlow(f"not done within {seconds:g} s")
+    except BaseException:
+        given_up.set()
+        raise
+    if errors:
+        raise errors[0]
 
 
 def _in_repository(url: str, known_hash: str, options: dict[str, Any]) -> tuple[str, str]:
@@ -120,11 +164,13 @@ def _reason(error: Exception, timeout: float) -> str:
 class _Counted:
     """A file being written that shows its progress and stops an answer far larger than it should be."""
 
-    def __init__(self, out: BinaryIO, bar: tqdm, limit: int) -> None:
-        self._out, self._bar, self._limit, self._got = out, bar, limit, 0
+    def __init__(self, out: BinaryIO, bar: tqdm, limit: int, given_up: threading.Event) -> None:
+        self._out, self._bar, self._limit, self._got, self._given_up = out, bar, limit, 0, given_up
 
     def write(self, data: bytes) -> None:
-        """Write some bytes; an error of the network if there are more than the limit by now."""
+        """Write some bytes; an error of the network if there are more than the limit by now, or nobody waits."""
+        if self._given_up.is_set():
+            raise _TooSlow("given up")
         self._got += len(data)
         if self._got > self._limit:
             raise requests.exceptions.ContentDecodingError(f"more than {self._limit} bytes came; stopped")
@@ -136,13 +182,15 @@ class _Counted:
         self._out.flush()
 
 
-def _to_file(size: int, options: dict[str, Any]) -> Callable[[str, str, pooch.Pooch], None]:
+def _to_file(size: int, options: dict[str, Any], given_up: threading.Event) -> Callable[[str, str, pooch.Pooch], None]:
     """Pooch's downloader with a progress bar in bytes and a limit."""
     load = pooch.HTTPDownloader(chunk_size=CHUNK, **options)
 
     def downloader(url: str, path: str, keeper: pooch.Pooch) -> None:
+        if given_up.is_set():
+            raise _TooSlow("given up")
         bar = tqdm(desc=urlsplit(url).hostname, total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
         with bar, open(path, "wb") as out:
-            load(url, _Counted(out, bar, size * 2 + SLACK), keeper)
+            load(url, _Counted(out, bar, size * 2 + SLACK, given_up), keeper)
 
     return downloader

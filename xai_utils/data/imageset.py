@@ -100,7 +100,7 @@ class ImageBatches(Dataset):
         change: see `ImageSet.batches`.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor, change: Callable[[Tensor], Tensor] | None) -> None:
+    def __init__(self, pixels: Tensor, labels: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> None:
         self.pixels, self.labels, self.change = pixels, labels, change
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ all its files: as they were prepared once, or as `origins.fetch` built them from
 $XAI_DATA counts from the repository's root, because notebooks run in several folders.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -118,6 +119,11 @@ class DataSet(BaseModel):
 def registry() -> dict[str, DataSet]:
     """All known sets, from <repository>/data/registry.yaml. ValueError for an entry that is not valid."""
     path = download_root() / "registry.yaml"
+    return dict(_registry(path, path.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _registry(path: Path, _modified_ns: int) -> dict[str, DataSet]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: DataSet(name=name, **fields) for name, fields in entries.items()}
@@ -189,8 +195,14 @@ def listed_checksum(dataset: DataSet) -> str:
     The files are those in the set's archive (data/contents/<name>.csv), or those that the registry lists.
     """
     if dataset.recipe == "build":
-        return sha256_of_lines({path: file.sha256 for path, file in contents.read(contents_list(dataset)).items()})
+        listed = contents_list(dataset)
+        return _listed_checksum(listed, listed.stat().st_mtime_ns if listed.is_file() else 0)
     return sha256_of_lines({file.path: file.sha256 for file in dataset.files})
+
+
+@functools.lru_cache(maxsize=64)
+def _listed_checksum(listed: Path, _modified_ns: int) -> str:
+    return sha256_of_lines({path: file.sha256 for path, file in contents.read(listed).items()})
 
 
 def same_content(name: str, sha256: str, root: Path | None = None) -> bool:
@@ -219,8 +231,7 @@ def _with_list(dataset: DataSet, checksum: str, lists: Path) -> set[str]:
     """A set's checksum, and that of the set with a list of crops counted in."""
     if not lists.is_file():
         return {checksum}
-    digest = hashlib.sha256(lists.read_bytes()).hexdigest()
-    return {checksum, sha256_of_lines({dataset.files[0].path: checksum, f"splits/{lists.name}": digest})}
+    return {checksum, sha256_of_lines({dataset.files[0].path: checksum, f"splits/{lists.name}": sha256_of(lists)})}
 
 
 def contents_list(dataset: DataSet) -> Path:

@@ -9,12 +9,12 @@ from .gradcam import RAM as RAM
 from .gradcam import GradCAM as GradCAM
 from .gradcam import GradCAMPlusPlus as GradCAMPlusPlus
 from .gradcam import GradRAM as GradRAM
-from .gradcam import LayerGradients as LayerGradients
 from .gradcam import MoRAM as MoRAM
 from .gradcam import cam as cam
-from .gradcam import features_and_gradients as features_and_gradients
 from .gradcam import normalize as normalize
 from .gradcam import upsample as upsample
+from .layer_gradients import LayerGradients as LayerGradients
+from .layer_gradients import features_and_gradients as features_and_gradients
 from .lrp import LRP as LRP
 from .lrp_bn import LRPBN as LRPBN
 from .lrp_bn import AttentionMap as AttentionMap

@@ -6,7 +6,7 @@ depends neither on its place in the batch nor on the other images. The libraries
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
@@ -15,7 +15,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..models.forward import check_images, preserve_state, target_indices, target_scores
+from ..models.forward import (
+    Output,
+    Target,
+    check_images,
+    check_rows,
+    preserve_state,
+    run_model,
+    target_indices,
+    target_scores,
+)
+from ..models.gradients import gradients_on, is_of_checkpoint, without_checkpoints
+from ..models.scores import check_score, precise, refuse_probabilities
 from ..progress import bar
 
 _numpy_global = threading.RLock()
@@ -26,42 +37,51 @@ Score = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> the target's score 
 class _Baseline:
     model: nn.Module
     _: KW_ONLY
-    score: str = "logit"  # or "probability", after softmax
+    score: str = "logit"  # or "probability", after softmax; "sigmoid", of several labels at once
+    output: Output = None  # which part of what the model returns: a key, field, index or callable
     seed: int = 0
     batch_size: int = 128  # perturbed images per forward pass
 
     def __post_init__(self) -> None:
-        if self.score not in ("logit", "probability"):
-            raise ValueError(f'score: got {self.score!r}; expected "logit" or "probability"')
+        check_score(self.score)
         counts = ("batch_size", "n_samples", "max_evals", "steps")
         for name, least in [("seed", 0)] + [(name, 1) for name in counts if hasattr(self, name)]:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}; expected an integer of {least} or more")
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W); see `Explainer`."""
         images = check_images(inputs)
         with preserve_state(self.model), torch.no_grad():
-            first = self.model(images[:1])  # its number of outputs decides which targets are valid
-            indices = target_indices(first.expand(len(images), *first.shape[1:]), target).tolist()
-            if self.score == "probability" and first.numel() == 1:
-                raise ValueError('score: got "probability" for a model with one output; use "logit"')
+            first = run_model(self.model, images[:1], self.output)
+            targets = [target] * len(images)
+            if callable(target):
+                target_scores(first, target, 1)
+            else:  # the number of outputs decides which are valid
+                rows = check_rows(first, 1).expand(len(images), *first.shape[1:])
+                targets = target_indices(rows, target).tolist()
+                if self.score == "probability" and first.numel() == 1:
+                    raise ValueError('score: got "probability" for a model with one output; use "logit" or "sigmoid"')
+                refuse_probabilities(self.model, images[:1], first, self.score, self.output)
             passes = next(getattr(self, name) for name in ("n_samples", "max_evals", "steps") if hasattr(self, name))
             with bar(passes * len(images), "changed image") as done:  # shap may take a few more or less
                 score = partial(self._score, done=done)
-                maps = [self._map(image, partial(score, index=indices[i]), i) for i, image in enumerate(images)]
+                maps = [self._map(image, partial(score, target=targets[i]), i) for i, image in enumerate(images)]
         result = torch.stack(maps).to(inputs)
         if not torch.isfinite(result).all():
             raise ValueError("the map holds NaN or infinite values: the model's outputs near an image are not finite")
         return result
 
-    def _score(self, images: Tensor, index: int, done: tqdm) -> Tensor:
-        outputs = self.model(images)
+    def _score(self, images: Tensor, target: Target, done: tqdm) -> Tensor:
+        outputs = run_model(self.model, images, self.output)
         done.update(len(images))
-        return target_scores(outputs.softmax(1) if self.score == "probability" else outputs, index)
+        if callable(target):
+            return target_scores(outputs, target, len(images))
+        outputs = precise(outputs, self.score)
+        return target_scores(outputs.softmax(1) if self.score == "probability" else outputs, target, len(images))
 
     def _scores(self, rows: Tensor, score: Score) -> np.ndarray:
-        return np.concatenate([score(batch).double().cpu().numpy() for batch in rows.split(self.batch_size)])
+        return np.concatenate([score(batch).detach().double().cpu().numpy() for batch in rows.split(self.batch_size)])
 
     def _masked_scores(
         self, shown: np.ndarray, *, image: Tensor, hidden: Tensor, labels: Tensor, score: Score
@@ -120,7 +140,8 @@ class Lime(_Baseline):
             model_regressor=Ridge(alpha=self.alpha),
         )
         weights = dict(result.local_exp[0])
-        return torch.tensor([weights[segment] for segment in range(len(weights))])[labels.cpu()]
+        values = [weights[segment] for segment in range(len(weights))]
+        return torch.tensor(values, dtype=torch.float64, device="cpu")[labels.cpu()]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -199,9 +220,22 @@ class IntegratedGradients(_Baseline):
     def _map(self, image: Tensor, score: Score, i: int) -> Tensor:
         from captum.attr import IntegratedGradients as Captum
 
-        start = _hidden(self.baseline, image)[None]
+        start, device = _hidden(self.baseline, image)[None], torch.get_default_device()
         options = {"n_steps": self.steps, "internal_batch_size": self.batch_size}
-        return Captum(score).attribute(image[None], start, **options)[0].detach().sum(0)
+
+        def watched(images: Tensor) -> Tensor:  # the model has the caller's default device, captum the usual one
+            with gradients_on(), nullcontext() if device.type == "cpu" else device:
+                return score(images)
+
+        with nullcontext() if device.type == "cpu" else torch.device("cpu"):
+            try:
+                found = Captum(watched).attribute(image[None], start, **options)
+            except RuntimeError as error:
+                if not is_of_checkpoint(error):
+                    raise
+                with without_checkpoints():
+                    found = Captum(watched).attribute(image[None], start, **options)
+            return found[0].detach().sum(0)
 
 
 def _segments(segments: int | Tensor, image: Tensor, i: int) -> Tensor:

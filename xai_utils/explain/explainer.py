@@ -4,6 +4,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ..models.forward import Target
+
 
 @runtime_checkable
 class Explainer(Protocol):
@@ -14,10 +16,11 @@ class Explainer(Protocol):
     own seed, never from the global generators.
     """
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W) of images (N, C, H, W), at their resolution, dtype and device.
 
-        Maps are raw, signed, not normalised, detached. `target`: class index (int or (N,)); None = the model's
-        single output.
+        Maps are raw, signed, not normalised, detached; positive speaks for the target. `target`: class index (int, or
+        (N,) of a tensor, array or list); None = the model's single output, of a binary classifier the class of the
+        higher outputs; or a callable: outputs -> (N,) scores, such as `lambda outputs: -outputs[:, 0]`.
         """
         ...

@@ -3,15 +3,27 @@
 Methods differ in the weights w_k only. `KINDS` holds them, one entry each; all else is shared.
 """
 
-import difflib
-from collections.abc import Callable
-from typing import NamedTuple
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.forward import check_images, preserve_state, target_indices, target_scores
+from ..models.forward import (
+    Output,
+    Target,
+    check_batch_size,
+    check_images,
+    in_parts,
+    preserve_state,
+    target_indices,
+    target_scores,
+)
+from .layer_gradients import LayerGradients, Reshape, features_and_gradients, find_layer
 
 
 class Kind(NamedTuple):
@@ -70,99 +82,86 @@ def cam(features: Tensor, gradients: Tensor, kind: str = "gradcam", relu: bool |
     return maps.relu() if (method.relu if relu is None else relu) else maps
 
 
-class LayerGradients(NamedTuple):
-    """A layer's feature maps A, ∂y/∂A, and the model's outputs, all of one forward pass."""
-
-    features: Tensor  # (N, K, h, w)
-    gradients: Tensor  # (N, K, h, w)
-    outputs: Tensor  # (N, classes)
-
-
-def features_and_gradients(
-    model: nn.Module,
-    layer: nn.Module | str,
-    inputs: Tensor,
-    target: Tensor | int | None = None,
-    create_graph: bool = False,
-) -> LayerGradients:
-    """Feature maps of `layer`, and the gradient of the target's score (the logit) with respect to them.
-
-    One forward pass, without gradients up to the layer, and one backward pass from the output down to the layer, for
-    the whole batch. The model runs in the mode it is in: evaluation (`models.preserve_state`) for an explanation; for a
-    loss in train mode note that BatchNorm couples the images.
-
-    Args:
-        model: its outputs are (N, classes), or (N, 1) or (N,) for a single one.
-        layer: module of the model, or its qualified name; its output is (N, K, h, w).
-        inputs: images (N, C, H, W).
-        target: class index (int or (N,)); None = the model's single output.
-        create_graph: keep the graph, the trunk's too, so that a loss of the result can train the model.
-
-    Raises:
-        ValueError: a layer that is unknown, not reached, called several times, not of that shape, or without
-            influence on the score; inputs or a target that do not fit.
-    """
-    module, name = _find_layer(model, layer)
-    checked = check_images(inputs)
-    captured: list[Tensor] = []
-
-    def capture(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        if captured:
-            raise ValueError(f"layer {name!r} is called several times in a forward pass; use one module per call")
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"layer {name!r} returns {got}; expected (N, K, h, w): choose a convolution")
-        if not (create_graph and output.requires_grad):
-            output = output.detach().requires_grad_()
-        captured.append(output)
-        torch.set_grad_enabled(True)  # from here to the output; undone by the context around the forward pass
-        return output.clone()  # an in-place operation after the layer must not overwrite A
-
-    with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
-        handle = module.register_forward_hook(capture)
-        try:
-            outputs = model(inputs if create_graph else checked)
-        finally:
-            handle.remove()
-        if not captured:
-            raise ValueError(f"layer {name!r} is not reached in the forward pass; choose one that is")
-        scores = target_scores(outputs, target)
-        gradients = None
-        if scores.requires_grad:
-            # images do not see each other: the gradient of the sum holds each image's own
-            (gradients,) = torch.autograd.grad(scores.sum(), captured[0], create_graph=create_graph, allow_unused=True)
-        if gradients is None:
-            raise ValueError(f"the target's score does not depend on layer {name!r}, or not differentiably")
-    return LayerGradients(captured[0], gradients, outputs)
-
-
 class _LayerMap:
     """A map on the grid of one layer, and its upsampled form. A model in train mode is run in evaluation mode."""
 
     kind: str
 
-    def __init__(self, model: nn.Module, layer: nn.Module | str, *, upsampling: str = "bilinear") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module | str | Sequence[nn.Module | str],
+        *,
+        upsampling: str = "bilinear",
+        reshape: Reshape | None = None,
+        output: Output = None,
+        batch_size: int | None = None,
+    ) -> None:
         """Explain `model` by the feature maps of `layer`, a module of it or its qualified name.
 
-        `upsampling` is the mode of `upsample` by which `attribute` reaches the images' size.
-        """
-        _find_layer(model, layer)
-        self.model, self.layer, self.upsampling = model, layer, upsampling
+        Of several layers in a list the map is the mean of theirs. `upsampling` is the mode of `upsample` by which
+        `attribute` reaches the images' size; `output` says which part of what the model returns is meant, a key, field,
+        index or callable; `batch_size` how many images go through the model at once (None: all of a call). `reshape`
+        brings another layout to (N, K, h, w), as in torchvision's
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+            ConvNeXt:  GradCAM(convnext_tiny(), "features.7")
+            Swin:      GradCAM(swin_t(), "features.7", reshape=lambda maps: maps.permute(0, 3, 1, 2))
+            ViT:       GradCAM(vit_b_16(), "encoder.layers.encoder_layer_11.ln_1",
+                               reshape=lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, (14, 14)))
+
+        (of a ViT not the last block's own output: behind it only the class token counts).
+        """
+        if isinstance(layer, (list, tuple)) and not layer:
+            raise ValueError("layer: got an empty list; expected one layer or more")
+        for one in layer if isinstance(layer, (list, tuple)) else [layer]:
+            find_layer(model, one)
+        check_batch_size(batch_size)
+        self.model, self.layer, self.upsampling = model, layer, upsampling
+        self.reshape, self.output, self.batch_size = reshape, output, batch_size
+
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W), upsampled to the images' size; see `Explainer`."""
+        if isinstance(self.layer, (list, tuple)):
+            return torch.stack([one.attribute(inputs, target) for one in _of_each_layer(self)]).mean(0)
         return upsample(self.attribute_layer(inputs, target), inputs.shape[2:], self.upsampling)
 
-    def attribute_layer(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute_layer(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the raw maps (N, h, w) on the layer's own grid, where the method's identities hold."""
+        if isinstance(self.layer, (list, tuple)):
+            return _mean_on_one_grid([one.attribute_layer(inputs, target) for one in _of_each_layer(self)])
+        if self.batch_size is not None:
+            parts = in_parts(check_images(inputs), target, self.batch_size)
+            return torch.cat([_whole(self).attribute_layer(*part) for part in parts])
+        found = partial(features_and_gradients, reshape=self.reshape, output=self.output)
         with preserve_state(self.model):
-            maps = self._map(features_and_gradients(self.model, self.layer, inputs, target), target).detach()
+            maps = self._map(found(self.model, self.layer, inputs, target), target).detach()
         if not torch.isfinite(maps).all():
             raise ValueError("the map holds NaN or infinite values: weights or feature maps are not finite")
         return maps.to(inputs)
 
-    def _map(self, found: LayerGradients, target: Tensor | int | None) -> Tensor:
+    def _map(self, found: LayerGradients, target: Target) -> Tensor:
         return cam(found.features, found.gradients, self.kind)
+
+
+def _of_each_layer(explainer: _LayerMap) -> Iterator[_LayerMap]:
+    for layer in explainer.layer:
+        one = copy.copy(explainer)
+        one.layer = layer
+        yield one
+
+
+def _whole(explainer: _LayerMap) -> _LayerMap:
+    """The explainer as it is, but for all images of a call at once."""
+    one = copy.copy(explainer)
+    one.batch_size = None
+    return one
+
+
+def _mean_on_one_grid(maps: list[Tensor]) -> Tensor:
+    if len({one.shape for one in maps}) > 1:
+        grids = ", ".join(f"{one.shape[1]}×{one.shape[2]}" for one in maps)
+        raise ValueError(f"layer: the layers' grids are {grids}; expected one grid, or use attribute, which upsamples")
+    return torch.stack(maps).mean(0)
 
 
 class GradCAM(_LayerMap):
@@ -187,10 +186,42 @@ class MoRAM(_LayerMap):
     """MoRAM (paper 2, eq. (4)): L = Σ_k |w_k| A^k with the weights of Grad-RAM.
 
     Weights of both signs cannot cancel, so a place matters whichever way it moves the output. After a ReLU (A ≥ 0) the
-    map is never negative on the layer's grid.
+    map is never negative on the layer's grid. Negative activations (no ReLU, or GELU, SiLU) do cancel; of them a
+    warning says so, and `features="modulus"` is L = Σ_k |w_k| |A^k|, which is not in the paper.
     """
 
     kind = "moram"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module | str | Sequence[nn.Module | str],
+        *,
+        features: str = "signed",
+        **options: Any,
+    ) -> None:
+        """As the other methods by feature maps; `features` is "signed", A as it is, or "modulus", |A|."""
+        super().__init__(model, layer, **options)
+        if features not in ("signed", "modulus"):
+            raise ValueError(f'features: got {features!r}; expected "signed" or "modulus"')
+        self.features = features
+
+    def _map(self, found: LayerGradients, target: Target) -> Tensor:
+        if self.features == "modulus":
+            return super()._map(found._replace(features=found.features.abs()), target)
+        _warn_of_negative(found.features)
+        return super()._map(found, target)
+
+
+def _warn_of_negative(features: Tensor) -> None:
+    lowest = features.amin()
+    negative = bool(lowest < 0)
+    if negative:
+        warnings.warn(
+            f"MoRAM: the layer's features go down to {lowest:.3g}; |w| A is meant for features of at least 0, "
+            'as after a ReLU: choose such a layer, or features="modulus" for Σ |w| |A|',
+            stacklevel=2,
+        )
 
 
 class RAM(_LayerMap):
@@ -200,21 +231,25 @@ class RAM(_LayerMap):
     mean of the map + bias = output. For any other model use `GradRAM` or `MoRAM`.
     """
 
-    def __init__(
-        self, model: nn.Module, layer: nn.Module | str, head: nn.Module | str, *, upsampling: str = "bilinear"
-    ) -> None:
+    def __init__(self, model: nn.Module, layer: nn.Module | str, head: nn.Module | str, **options: Any) -> None:
         """Explain `model` by the feature maps of `layer` and the weights of `head`, an nn.Linear of it, or their names.
+
+        `options` are those of the other methods by feature maps.
 
         Raises:
             ValueError: an unknown layer or head. TypeError: a head that is not an nn.Linear.
         """
-        super().__init__(model, layer, upsampling=upsampling)
-        self.head, name = _find_layer(model, head, "head")
+        super().__init__(model, layer, **options)
+        if isinstance(layer, (list, tuple)):
+            raise ValueError(f"layer: got {len(layer)} layers; expected one: RAM reads the weights behind it")
+        self.head, name = find_layer(model, head, "head")
         if not isinstance(self.head, nn.Linear):
             raise TypeError(f"head: {name!r} is a {type(self.head).__name__}; RAM reads its weights from an nn.Linear")
 
-    def _map(self, found: LayerGradients, target: Tensor | int | None) -> Tensor:
+    def _map(self, found: LayerGradients, target: Target) -> Tensor:
         needs = "RAM needs layer → global average pooling → head → output; GradRAM and MoRAM do not"
+        if callable(target):
+            raise ValueError(f"target: got a callable; expected an output, whose weights RAM reads: {needs}")
         channels, head, n_outputs = found.features.shape[1], self.head, found.outputs[0].numel()
         if (head.in_features, head.out_features) != (channels, n_outputs):
             got = f"head takes {head.in_features} values and gives {head.out_features}"
@@ -225,7 +260,7 @@ class RAM(_LayerMap):
         terms = weights * means
         apart = (terms.sum(1) + bias - scores).abs()
         scale = terms.abs().sum(1) + scores.abs()
-        if (apart > 1e4 * torch.finfo(scores.dtype).eps * scale).any():
+        if (apart > min(1e4 * torch.finfo(scores.dtype).eps, 0.05) * scale).any():  # of half precision 5 %
             worst = apart.argmax()
             got = f"w · GAP(A) + b differs from the output by {apart[worst].item():.3g} ({scores[worst].item():.3g})"
             raise ValueError(f"{got}: something stands between layer and head. {needs}")
@@ -245,29 +280,36 @@ def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Ten
     modes = {"bilinear": corners, "bicubic": corners, "lanczos": {"antialias": True}, "nearest": {}}
     if mode not in modes:
         raise ValueError(f"mode: got {mode!r}; expected one of {', '.join(modes)}")
-    return F.interpolate(maps[:, None], tuple(size), mode=mode, **modes[mode])[:, 0]
+    precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    return F.interpolate(precise[:, None], tuple(size), mode=mode, **modes[mode])[:, 0].to(maps.dtype)
 
 
-def normalize(maps: Tensor) -> Tensor:
-    """Scale every map (…, H, W) to [0, 1] by its own minimum and maximum; a flat map becomes zeros, never NaN."""
+def normalize(maps: Tensor, signed: bool = False) -> Tensor:
+    """Scale every map (…, H, W) to [0, 1] by its own minimum and maximum; a flat map becomes zeros, never NaN.
+
+    So the lowest value becomes 0, though a negative one may be the strongest (LRP of a negative logit is negative
+    everywhere): a warning says so. `signed` scales such maps around zero instead, to [−1, 1] by their largest modulus:
+    0 stays 0, and what speaks against the target stays negative.
+    """
     if not torch.isfinite(maps).all():
         raise ValueError("maps hold NaN or infinite values; expected finite maps (…, H, W)")
+    if signed:
+        largest = maps.abs().amax((-2, -1), keepdim=True)
+        return maps / torch.where(largest > 0, largest, torch.ones_like(largest))
+    _warn_of_signs(maps)
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     return (maps - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
+def _warn_of_signs(maps: Tensor) -> None:
+    negative = bool((maps < 0).any())
+    if negative:
+        warnings.warn(
+            "normalize: maps hold negative values, the lowest of which becomes 0, as if nothing were there; "
+            "signed=True scales them around zero",
+            stacklevel=3,
+        )
+
+
 def _weighted(features: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, :, None, None] * features).sum(1)
-
-
-def _find_layer(model: nn.Module, layer: nn.Module | str, what: str = "layer") -> tuple[nn.Module, str]:
-    modules = dict(model.named_modules())
-    if isinstance(layer, str):
-        if layer in modules:
-            return modules[layer], layer
-        close = difflib.get_close_matches(layer, modules) or [name for name in modules if name][-8:]
-        raise ValueError(f"{what}: the model has no module {layer!r}; close candidates: {', '.join(close)}")
-    for name, module in modules.items():
-        if module is layer:
-            return module, name
-    raise ValueError(f"{what}: this {type(layer).__name__} is not part of the model; pass a module of it, or its name")

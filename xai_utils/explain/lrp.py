@@ -4,9 +4,11 @@
 relevance on. Whatever happens outside a module with a rule is refused: no sum of relevance could tell that it did.
 """
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -17,14 +19,28 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..models.forward import check_images, preserve_state, target_indices
-from ..models.layers import Add, Gate
+from ..models.forward import (
+    Output,
+    Target,
+    check_batch_size,
+    check_images,
+    check_rows,
+    choose_output,
+    in_parts,
+    preserve_state,
+    run_model,
+    target_indices,
+    target_scores,
+)
+from ..models.gradients import refuse_compiled
+from ..models.layers import Add, Concat, Gate
 
 PASSES = {nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten}  # relevance passes as it is
+PASSES |= {nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish}  # activations that leave zero at zero
 WINNERS = {nn.MaxPool2d, nn.AdaptiveMaxPool2d}  # the largest value of a window gets all of its relevance
 POOLS = {nn.AvgPool2d, nn.AdaptiveAvgPool2d}  # linear, with equal weights
 LAYERS = {nn.Conv2d, nn.Linear}
-JOINTS = {Add, Gate}
+JOINTS = {Add, Gate, Concat}
 FOLDED = {nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm1d: nn.Linear}  # BatchNorm -> the layer that it becomes a part of
 TOLERANCE = 100  # of a sum of magnitudes, in units of the dtype's eps; measured on ResNet-18 and -50: below 2.5
 
@@ -32,6 +48,7 @@ _READS = {Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.is_float
     getattr(Tensor, name).__get__
     for name in ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad", "_version")
 }
+_OR = ", or let xai_utils.models.from_torch do it"
 _HINTS = {
     "add": "use xai_utils.models.Add",
     "mul": "use xai_utils.models.Gate",
@@ -69,9 +86,11 @@ def trace(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] = 
     `keep` says whether the rule of a module looks at its inputs.
 
     Raises:
+        TypeError: a model that is compiled or traced.
         ValueError: an operation on these tensors outside such a module, or one in place; a module called twice, or
             with a tensor of unknown origin; a BatchNorm that does not follow a layer it can be folded into.
     """
+    refuse_compiled(model)
     watch = _Watch(model, keep)
     watch.number(images, 0)
     handles = []
@@ -80,7 +99,7 @@ def trace(model: nn.Module, images: Tensor, keep: Callable[[nn.Module], bool] = 
             handles.append(module.register_forward_pre_hook(watch.enter))
             handles.append(module.register_forward_hook(watch.leave, prepend=True))
         with torch.no_grad(), watch:
-            outputs = model(images)
+            outputs = run_model(model, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -115,7 +134,7 @@ class _Watch(TorchFunctionMode):
                 hint = _HINTS.get(operation, "put it into a module that LRP has a rule for")
                 raise ValueError(
                     f"{self.where(self.open[-1])} calls {operation!r} in its forward, outside any module with a rule; "
-                    f"{hint} (torchvision's ResNets: xai_utils.models.from_torchvision)"
+                    f"{hint}{_OR}"
                 )
         return func(*args, **kwargs)
 
@@ -123,9 +142,9 @@ class _Watch(TorchFunctionMode):
         self.open.append(module)
         if module in self.leaves:
             if module in self.called:
-                raise ValueError(f"{self.where(module)} is called twice; use one instance for each call")
+                raise ValueError(f"{self.where(module)} is called twice; use one instance for each call{_OR}")
             if getattr(module, "inplace", False):
-                raise ValueError(f"{self.where(module)} works in place; build it with inplace=False")
+                raise ValueError(f"{self.where(module)} works in place; build it with inplace=False{_OR}")
             self.called.add(module)
 
     def leave(self, module: nn.Module, args: tuple, output: Any) -> None:
@@ -136,7 +155,7 @@ class _Watch(TorchFunctionMode):
         sources = tuple(self.numbers[tensor] for tensor in known)
         if any(tensor._version != self.versions[number] for tensor, number in zip(known, sources)):
             raise ValueError(f"an input of {self.where(module)} was changed in place; make a new tensor of it")
-        expected = 1 + (type(module) in JOINTS)
+        expected = len(args) if type(module) is Concat else 1 + (type(module) in JOINTS)
         if (has_rule(module) or type(module) in FOLDED) and not len(known) == len(args) == expected:
             raise ValueError(
                 f"{self.where(module)} got {len(known)} of its {expected} tensors from modules with a rule; "
@@ -265,6 +284,13 @@ def zbox(x: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> list[tuple[Ten
     return [(x, weight), (low.expand_as(x), -weight.clamp(min=0)), (high.expand_as(x), -weight.clamp(max=0))]
 
 
+NAMES = ("zplus", "epsilon", "gamma")
+COMPOSITES = {  # by kind of layer, as zennit has them
+    "epsilon_plus": {nn.Conv2d: "zplus", nn.Linear: "epsilon"},
+    "epsilon_gamma_box": {nn.Conv2d: "gamma", nn.Linear: "epsilon"},
+}
+
+
 class Rules(NamedTuple):
     """How each module passes its relevance on: R_i = Σ_j c_ij / (Σ_k c_kj + b_j ± ε) R_j."""
 
@@ -273,11 +299,12 @@ class Rules(NamedTuple):
     biases: bool  # whether b_j is there, and absorbs
     skip: float | str
     box: tuple[Tensor, Tensor] | None = None  # (C, 1, 1) or one number each
+    layers: Mapping[nn.Module, Mapping[str, Any]] = MappingProxyType({})  # which of these are a layer's own
 
     def keeps(self, module: nn.Module) -> bool:
         """Return whether the rule of a module looks at its inputs."""
         by_values = {Add} if self.skip in ("magnitude", "signed") else set()
-        return type(module) in LAYERS | POOLS | WINNERS | by_values
+        return type(module) in LAYERS | POOLS | WINNERS | by_values | {Concat}
 
     def __call__(self, step: Step, relevance: Tensor) -> Shares:
         """Return the relevance of each of a step's inputs, and what the step absorbed."""
@@ -286,13 +313,15 @@ class Rules(NamedTuple):
             return (relevance, None), None
         if kind is Add:
             return self.add(step, relevance)
+        if kind is Concat:
+            return relevance.split([x.shape[1] for x in step.inputs], 1), None
         if kind in PASSES:
             return (relevance if relevance.shape == step.shape else relevance.reshape(step.shape),), None
         if kind in WINNERS:
             with torch.enable_grad():
                 x = step.inputs[0].detach().requires_grad_()
                 return torch.autograd.grad(step.module.forward(x), x, relevance), None
-        return self.linear(step, relevance)
+        return self._replace(**self.layers.get(step.module, {})).linear(step, relevance)
 
     def add(self, step: Step, relevance: Tensor) -> Shares:
         """Share between main and skip: γ and 1 − γ (paper 5, eq. (5)), or by the values that were added."""
@@ -324,6 +353,31 @@ class Rules(NamedTuple):
         gradients = torch.autograd.grad(z, inputs, ratio)
         products = [gradient.mul_(x.detach()) for x, gradient in zip(inputs, gradients)]
         return (sum(products[1:], products[0]),), absorbed
+
+
+def _rule_by_layer(model: nn.Module, rule: Any) -> dict[nn.Module, str]:
+    """Modules with a rule of their own, and its name; ValueError for a rule or a module that is unknown."""
+    modules = dict(model.named_modules())
+    if isinstance(rule, str):
+        kinds = COMPOSITES[rule]
+        return {module: kinds[type(module)] for module in modules.values() if type(module) in kinds}
+    if isinstance(rule, Mapping):
+        if unknown := [name for name in rule if name not in modules]:
+            close = ", ".join(difflib.get_close_matches(unknown[0], modules)) or "see model.named_modules()"
+            raise ValueError(f"rule: the model has no module {unknown[0]!r}; the closest: {close}")
+        named = {modules[name]: chosen for name, chosen in rule.items()}
+    elif callable(rule):
+        found = {module: rule(name, module) for name, module in modules.items()}
+        named = {module: chosen for module, chosen in found.items() if chosen is not None}
+    else:
+        named = {model: rule}
+    if wrong := [chosen for chosen in named.values() if chosen not in NAMES]:
+        raise ValueError(_unknown_rule(wrong[0]))
+    return named
+
+
+def _unknown_rule(got: Any) -> str:
+    return f"rule: got {got!r}; expected one of {', '.join(NAMES)}; by kind: {', '.join(COMPOSITES)}"
 
 
 def _divide(relevance: Tensor, z: Tensor, bias: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -365,6 +419,22 @@ def _as_linear(step: Step) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, 
     return lambda x, w: module._conv_forward(x, w, None), weight, None if bias is None else bias[:, None, None]
 
 
+def _linear_seed(outputs: Tensor, target: Target) -> Tensor:
+    """Gradient × output of a callable target, whose sum over an image's outputs has to be the score."""
+    with torch.enable_grad():
+        leaf = outputs.detach().requires_grad_()
+        scores = target_scores(leaf, target, len(leaf))
+        gradients = torch.autograd.grad(scores.sum(), leaf)[0] if scores.requires_grad else torch.zeros_like(leaf)
+    seed = gradients * outputs
+    error, scale = (_total(seed) - scores.detach()).abs(), _total(seed.abs()) + scores.detach().abs()
+    if not (error <= TOLERANCE * torch.finfo(outputs.dtype).eps * scale).all():
+        raise ValueError(
+            f"target: the callable's score {scores[error.argmax()].item():.3g} is not the sum of gradient × output; "
+            "LRP starts from a linear function of the logits, such as lambda outputs: outputs[:, 1] - outputs[:, 0]"
+        )
+    return seed
+
+
 class LRP:
     """Relevance at the images' pixels of the target's score (paper 5, § 4.2), by modules with rules alone.
 
@@ -377,7 +447,7 @@ class LRP:
     def __init__(
         self,
         model: nn.Module,
-        rule: str = "zplus",
+        rule: str | Mapping[str, str] | Callable[[str, nn.Module], str | None] = "zplus",
         skip: float | str = 0.5,
         start: str = "logit",
         *,
@@ -385,12 +455,17 @@ class LRP:
         gamma: float = 0.25,
         biases: bool | None = None,
         box: tuple[float | Tensor, float | Tensor] | None = None,
+        output: Output = None,
+        batch_size: int | None = None,
     ) -> None:
         """Explain `model`, built of modules: every sum an `Add`, every gate a `Gate`, no module used twice.
 
         Args:
             model: its outputs are logits (N, classes), or (N, 1) for a single one.
-            rule: "zplus" (paper 5, eq. (3)), "epsilon", or "gamma", for convolutions, linear layers and averages.
+            rule: "zplus" (paper 5, eq. (3)), "epsilon", or "gamma", for convolutions, linear layers and averages. By
+                layer: {name of a module: rule}, the others z⁺; or a function (name, module) -> rule, None for z⁺. By
+                kind, as zennit's composites have it: "epsilon_plus" (z⁺ in convolutions, ε in linear layers) and
+                "epsilon_gamma_box" (γ and ε; give `box` for the first layer).
             skip: how an `Add` shares: γ for the residual block, 1 − γ for the shortcut (eq. (5)); "magnitude"
                 |main| : |skip|; "signed" main : skip over their sum; "none" all to the residual block. With ε or γ a
                 fixed number can make relevance of both signs grow from block to block: look at the ledger.
@@ -399,37 +474,53 @@ class LRP:
             gamma: of the γ rule.
             biases: whether biases stand in the denominators, and so absorb; None = not for z⁺ (eq. (3) has none).
             box: lowest and highest possible pixel (numbers, or (C,)): z^B in the first layer; None = as elsewhere.
+            output: which part of what the model returns, a key, field, index or callable; None = all of it.
+            batch_size: images that are walked through at once, all in memory; None = all of a call.
 
         Raises:
             ValueError: an unknown name, or a number out of range.
         """
+        check_batch_size(batch_size)
+        layers: dict[nn.Module, Mapping[str, Any]] = {}
+        if not isinstance(rule, str) or rule in COMPOSITES:
+            options = {"epsilon": epsilon, "gamma": gamma, "biases": biases}
+            own = {name: LRP(model, name, **options).rules for name in NAMES}
+            parts = {name: dict(zip(Rules._fields[:3], rules[:3], strict=True)) for name, rules in own.items()}
+            layers, rule = {module: parts[name] for module, name in _rule_by_layer(model, rule).items()}, "zplus"
         rules = {"zplus": zplus_weight, "epsilon": epsilon_weight, "gamma": partial(gamma_weight, gamma=gamma)}
         skips, starts = ("magnitude", "signed", "none"), ("logit", "probability", "one")
-        for name, got, known in (("rule", rule, rules), ("start", start, starts)):
-            if got not in known:
-                raise ValueError(f"{name}: got {got!r}; expected one of {', '.join(known)}")
+        if rule not in rules:
+            raise ValueError(_unknown_rule(rule))
+        if start not in starts:
+            raise ValueError(f"start: got {start!r}; expected one of {', '.join(starts)}")
         if not (skip in skips if isinstance(skip, (str, bool)) else 0 <= skip <= 1):
             raise ValueError(f"skip: got {skip!r}; expected a number from 0 to 1, or one of {', '.join(skips)}")
         epsilon = (0.0 if rule == "zplus" else 1e-6) if epsilon is None else epsilon
         if not (0 <= epsilon < math.inf and 0 <= gamma < math.inf):
             raise ValueError(f"got epsilon={epsilon!r}, gamma={gamma!r}; expected finite numbers of at least 0")
-        self.model, self.start, self.box = model, start, box
-        self.rules = Rules(rules[rule], epsilon, rule != "zplus" if biases is None else biases, skip)
+        self.model, self.start, self.box, self.output, self.batch_size = model, start, box, output, batch_size
+        self.rules = Rules(rules[rule], epsilon, rule != "zplus" if biases is None else biases, skip, layers=layers)
         self.ledger: pd.DataFrame | None = None
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the relevance (N, H, W) of the images' pixels, summed over channels; see `Explainer`.
+
+        A callable target starts from gradient × output: it has to be linear in the outputs. Autocast is off within.
 
         Raises:
             ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
             ArithmeticError: relevance is lost or made somewhere; see `propagate`.
         """
-        with preserve_state(self.model), torch.no_grad():
-            images = check_images(inputs)
+        return torch.cat(self._batched(self._maps, inputs, target))
+
+    def _maps(self, inputs: Tensor, target: Target) -> Tensor:
+        images = check_images(inputs)
+        with preserve_state(self.model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if images.device.type == "cpu":  # a third faster there
                 images = images.contiguous(memory_format=torch.channels_last)
             rules = self.rules._replace(box=self._box(images))
             steps, outputs, numbers = trace(self.model, images, rules.keeps)
+            outputs = check_rows(choose_output(outputs, self.output), len(images))
             seed = self._seed(outputs, target)
             if outputs not in numbers:
                 raise ValueError("no module with a rule made what the model returns; see the end of its forward")
@@ -438,10 +529,26 @@ class LRP:
                 raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
         return relevance.sum(1)
 
-    def _seed(self, outputs: Tensor, target: Tensor | int | None) -> Tensor:
-        chosen = target_indices(outputs, target)[:, None]
+    def _batched(self, method: Callable[[Tensor, Target], Any], inputs: Tensor, target: Target) -> list[Any]:
+        """What a method returns for each batch of images; the ledger is that of all."""
+        if self.batch_size is not None:
+            found, ledgers = [], []
+            for part in in_parts(check_images(inputs), target, self.batch_size):
+                found.append(method(*part))
+                ledgers.append(self.ledger.set_index(["layer", "module"]))
+            self.ledger = sum(ledgers[1:], ledgers[0]).reset_index()
+            return found
+        return [method(inputs, target)]
+
+    def _seed(self, outputs: Tensor, target: Target) -> Tensor:
+        if not callable(target):
+            chosen = target_indices(outputs, target)[:, None]
         if not torch.isfinite(outputs).all():
             raise ValueError("the model's outputs hold NaN or infinite values; LRP starts from finite logits")
+        if callable(target):
+            if self.start != "logit":
+                raise ValueError(f'start: got {self.start!r} with a callable target; expected "logit"')
+            return _linear_seed(outputs, target)
         scores = outputs.reshape(len(outputs), -1)
         if self.start == "probability" and scores.shape[1] == 1:
             raise ValueError("start='probability' needs several classes; the model has a single output: use 'logit'")

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from ..models.abn import AttentionBranchNetwork
-from ..models.forward import check_images, preserve_state, target_indices
+from ..models.forward import (
+    Target,
+    check_batch_size,
+    check_images,
+    in_parts,
+    preserve_state,
+    run_model,
+    target_scores,
+)
 from .components import c1c as choose_component
 from .gradcam import upsample
 from .lrp import LRP, propagate, trace
@@ -74,7 +82,7 @@ class LRPBN(LRP):
                 "perception" branch's, the same number for both, as in an older routine of the authors'.
             multiply: whether R is multiplied by α′.
             c1c: whether C1C ends it; or its options, such as {"size": 28, "threshold": "mean"}.
-            options: epsilon, gamma, biases and box of `LRP`.
+            options: epsilon, gamma, biases, box and batch_size of `LRP`.
 
         Raises:
             TypeError: not an AttentionBranchNetwork; an option that does not exist.
@@ -90,32 +98,27 @@ class LRPBN(LRP):
         super().__init__(abn, rule, skip, start, **options)
         self.branches, self.seeds, self.multiply, self.chooses = branches, seeds, multiply, c1c is not False
         self.choose = partial(choose_component, **(c1c if isinstance(c1c, Mapping) else {}))
-        self.choose(torch.zeros(1, 1, 1))  # refuses wrong options now
+        self.choose(torch.zeros(1, 1, 1, dtype=torch.float32, device="cpu"))  # refuses wrong options now
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
-        """Return the maps (N, H, W); see `Explainer`.
-
-        Raises:
-            ValueError: a model that `trace` or `propagate` refuses; inputs or a target that do not fit.
-            ArithmeticError: relevance is lost or made somewhere; see `propagate`.
-        """
+    def _maps(self, inputs: Tensor, target: Target) -> Tensor:
         (relevance,), attention = self._walked(inputs, target, [self.branches])
         maps = relevance * attention if self.multiply else relevance
         return self.choose(maps) if self.chooses else maps
 
-    def parts(self, inputs: Tensor, target: Tensor | int | None = None) -> Parts:
+    def parts(self, inputs: Tensor, target: Target = None) -> Parts:
         """Return all that the explanation is made of, whether or not `attribute` uses it, from one forward pass."""
+        return Parts(*map(torch.cat, zip(*self._batched(self._parts, inputs, target), strict=True)))
+
+    def _parts(self, inputs: Tensor, target: Target) -> Parts:
         walked, attention = self._walked(inputs, target, [self.branches, "attention", "perception"])
         product = walked[0] * attention
         return Parts(walked[0], attention, product, self.choose(product), *walked[1:])
 
-    def _walked(
-        self, inputs: Tensor, target: Tensor | int | None, wanted: Sequence[str]
-    ) -> tuple[list[Tensor], Tensor]:
+    def _walked(self, inputs: Tensor, target: Target, wanted: Sequence[str]) -> tuple[list[Tensor], Tensor]:
         """Return the relevance (N, H, W) that starts from each of the `wanted` branches, and α′ (N, H, W)."""
         gate, last = self.model.gate, self.model.attention.classes[-1]
-        with preserve_state(self.model), torch.no_grad():
-            images = check_images(inputs)
+        images = check_images(inputs)
+        with preserve_state(self.model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if images.device.type == "cpu":  # a third faster there
                 images = images.contiguous(memory_format=torch.channels_last)
             rules = self.rules._replace(box=self._box(images))
@@ -140,24 +143,28 @@ class AttentionMap:
     A model in train mode is run in evaluation mode and put back.
     """
 
-    def __init__(self, abn: AttentionBranchNetwork, *, thresholded: bool = True) -> None:
-        """Explain `abn` by α′, or by α̃, before the threshold θ_α, where not `thresholded`.
+    def __init__(self, abn: AttentionBranchNetwork, *, thresholded: bool = True, batch_size: int | None = None) -> None:
+        """Explain `abn` by α′, or by α̃, before the threshold θ_α, where not `thresholded`, `batch_size` images at once.
 
         Raises:
             TypeError: not an AttentionBranchNetwork.
         """
         _check_network(abn, "AttentionMap")
-        self.model, self.thresholded = abn, thresholded
+        check_batch_size(batch_size)
+        self.model, self.thresholded, self.batch_size = abn, thresholded, batch_size
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, H, W), brought to the images' size by `upsample`, bilinear; see `Explainer`."""
         return upsample(self.attribute_layer(inputs, target), inputs.shape[2:])
 
-    def attribute_layer(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
+    def attribute_layer(self, inputs: Tensor, target: Target = None) -> Tensor:
         """Return the maps (N, h, w) on the grid of h."""
+        if self.batch_size is not None:
+            whole, parts = AttentionMap(self.model, thresholded=self.thresholded), check_images(inputs)
+            return torch.cat([whole.attribute_layer(*p) for p in in_parts(parts, target, self.batch_size)])
         with preserve_state(self.model), torch.no_grad():
-            found = self.model.branches(check_images(inputs))
-            target_indices(found.logits, target)
+            found = run_model(self.model, check_images(inputs), call=self.model.branches)
+            target_scores(found.logits, target)
             attention = self.model.threshold(found.attention) if self.thresholded else found.attention
         if not all(tensor.isfinite().all() for tensor in found):
             raise ValueError("the model's outputs hold NaN or infinite values; its weights are not finite")

@@ -33,8 +33,8 @@ def class_prototypes(model: ConditionalAutoencoder, loader: Iterable[tuple[Tenso
         ValueError: a class has no image: it has no prototype.
     """
     device = next(iter(model.parameters())).device
-    total = torch.zeros(model.n_classes, model.latent_dim, dtype=torch.float64)
-    count = torch.zeros(model.n_classes, dtype=torch.int64)
+    total = torch.zeros(model.n_classes, model.latent_dim, dtype=torch.float64, device="cpu")
+    count = torch.zeros(model.n_classes, dtype=torch.int64, device="cpu")
     dtype = torch.float32
     for images, labels in loader:
         mean = model.encode(images.to(device))[0]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.folded import images_per_batch, scoring
+from ..models.forward import Output, Target
 from ..progress import bar
 from ..seeds import generator
 
@@ -32,7 +33,8 @@ class RISE:
         cells: cells of the grid that a mask is enlarged from, per side, or (rows, columns).
         keep: probability that a cell is shown, above 0 and below 1; also the masks' mean at every pixel.
         seed: of the masks.
-        score: "probability", or "logit" for the model's output as it is.
+        score: "probability"; "sigmoid" of the target's output, for several labels at once; "logit" for it as it is.
+        output: which part of what the model returns, a key, field, index or callable; None = all of it.
         batch_size: masked images per forward pass; None = what runs best.
     """
 
@@ -43,6 +45,7 @@ class RISE:
     keep: float = 0.5
     seed: int = 0
     score: str = "probability"
+    output: Output = None
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -56,20 +59,23 @@ class RISE:
             raise ValueError(f"keep: got {self.keep!r}; expected a probability above 0 and below 1")
         self._grid = grid
 
-    def attribute(self, inputs: Tensor, target: Tensor | int | None = None) -> Tensor:
-        """Return the maps (N, H, W); see `Explainer`."""
-        with scoring(self.model, inputs, target, self.score) as (images, scores):
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
+        """Return the maps (N, H, W), of half-precision images float32: rounding would level them; see `Explainer`."""
+        with scoring(self.model, inputs, target, self.score, self.output) as (images, scores):
             size = images_per_batch(images, self.batch_size)
-            weighted = images.new_zeros(images[:, 0].shape)  # Σ f M, (N, H, W)
-            total = images.new_zeros(len(images))  # Σ f
-            shown = images.new_zeros(images.shape[2:])  # Σ M
+            precise = images.new_zeros((), dtype=torch.promote_types(images.dtype, torch.float32))  # of half: float32
+            weighted = precise.new_zeros(images[:, 0].shape)  # Σ f M, (N, H, W)
+            total = precise.new_zeros(len(images))  # Σ f
+            shown = precise.new_zeros(images.shape[2:])  # Σ M
             with bar(self.n_masks * len(images), "masked image") as done:
                 for masks in self.masks(images.shape[2:], size):
-                    masks = masks.to(images)
+                    masks = masks.to(precise)
                     shown += masks.sum(0)
                     for i, image in enumerate(images):
-                        values = scores(masks[:, None] * image, torch.full((len(masks),), i, device=images.device))
-                        weighted[i] += torch.tensordot(values, masks, 1)
+                        which = torch.full((len(masks),), i, device=images.device)
+                        values = scores((masks[:, None] * image).to(images), which).to(precise)
+                        with torch.autocast(images.device.type, enabled=False):
+                            weighted[i] += torch.tensordot(values, masks, 1)
                         total[i] += values.sum()
                         done.update(len(masks))
         mean = (total / self.n_masks)[:, None, None]
@@ -87,15 +93,18 @@ class RISE:
         for start in range(0, self.n_masks, batch_size):
             # a mask draws a row of its own, whatever the batch; 53 bits keep a small probability exact
             count = min(batch_size, self.n_masks - start)
-            drawn = torch.rand(count, n_cells + 2, generator=random, dtype=torch.float64)
+            drawn = torch.rand(count, n_cells + 2, generator=random, dtype=torch.float64, device="cpu")
             grids = (drawn[:, :n_cells] < self.keep).float().reshape(-1, *self._grid)
             shifts = [(drawn[:, n_cells + axis] * len(tables[axis])).long() for axis in (0, 1)]
             rows, columns = (table[shift] for table, shift in zip(tables, shifts, strict=True))
-            yield rows @ grids @ columns.mT
+            with torch.autocast("cpu", enabled=False):
+                masks = rows @ grids @ columns.mT
+            yield masks
 
 
 def _enlarging(cells: int, length: int) -> Tensor:
     """Matrices (shifts, length, cells) that interpolate `cells` values bilinearly to `length` pixels, at each shift."""
     pixels = -(-length // cells)  # per cell, rounded up: every shift by up to a cell stays inside
-    table = F.interpolate(torch.eye(cells)[None], (cells + 1) * pixels, mode="linear")[0]  # (cells, pixels in all)
+    one = torch.eye(cells, dtype=torch.float32, device="cpu")
+    table = F.interpolate(one[None], (cells + 1) * pixels, mode="linear")[0]  # (cells, pixels in all)
     return table.unfold(1, length, 1)[:, : pixels + 1].permute(1, 2, 0).contiguous()

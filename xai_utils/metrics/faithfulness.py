@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.folded import images_per_batch, scoring
+from ..models.forward import Output, Target
+from ..seeds import generator
 
 BASELINES = ("zero", "black", "blur", "mean")
+TIES = ("reading", "random", "together")
 Normalization = tuple[Sequence[float] | Tensor | float, Sequence[float] | Tensor | float]
 
 
@@ -23,63 +26,81 @@ class Faithfulness(NamedTuple):
     insertion_auc: Tensor  # (N,)
     deletion_auc: Tensor  # (N,)
     id_score: Tensor  # (N,): insertion_auc - deletion_auc; high is good
+    tied: Tensor  # (N,): share of the map's pixels whose value another pixel has, too; above 0, `ties` matters
 
 
 def insertion_deletion(
     model: nn.Module,
     inputs: Tensor,
     saliency: Tensor,
-    target: Tensor | int | None = None,
+    target: Target = None,
     *,
     steps: int = 50,
     baseline: str | Tensor = "zero",
     normalization: Normalization | None = None,
+    ties: str = "reading",
+    seed: int = 0,
     score: str = "probability",
+    output: Output = None,
     batch_size: int | None = None,
 ) -> Faithfulness:
     """Insertion and deletion curves (Petsiuk et al. 2018; paper 5, eq. (7) and (8)), and the ID score.
 
-    Pixels in order of falling saliency, equal ones in reading order; at step s of S the first k_s = round(s·P/S) of the
-    P pixels (half to even). A curve's area is by trapezoids over the true fractions k_s / P. Both curves share their
-    end points, the baseline and the image. The scale of the result depends on the baseline: state it.
+    Pixels in order of falling saliency; at step s of S the first k_s = round(s·P/S) of the P pixels (half to even). A
+    curve's area is by trapezoids over the fractions k_s / P. Both curves share their end points, the baseline and the
+    image. The scale of the result depends on the baseline: state it.
+
+    Where many pixels are equal, the result depends on their order, too: state `ties`, and `tied` beside it. Take a map
+    that is 1 at one pixel and 0 elsewhere (or blank), and more than one pixel a step. In reading order the image comes
+    in from the top left, line by line, whatever it shows, and the ID score is that of reading order. Together, the
+    first step already takes all the zeros: the whole image is in (or gone) at once, and the ID score is
+    (1 − k_1/P) (full − empty), about the most that any map can have. The map says nothing.
 
     Args:
         model: returns logits (N, K), or a single output, which is then the score. Left as found.
         inputs: images (N, C, H, W).
         saliency: maps (N, H, W), of any scale.
-        target: class index (int or (N,)); None = the single output.
+        target: class index (int or (N,)); None = the single output; a callable: outputs -> (B,) scores, as they are.
         steps: S, at most the number of pixels.
         baseline: "zero" in the images' own units (paper 5); "black", 0 before `normalization`; "blur", a Gaussian of 11
             pixels and σ = 5, reflected at the borders; "mean", each image's mean colour; or values that broadcast to
             (N, C, H, W).
         normalization: mean and standard deviation per channel that the images were normalised with; "black" needs it.
-        score: "probability" of the target, or "logit" for the model's output as it is.
+        ties: how equal pixels are ordered. "reading": from the top left, line by line (eq. (7) by the letter, which
+            says nothing of equal values). "random": shuffled, an order for each image. "together": at step s every
+            pixel that is at least as high as the k_s-th one, which may be many more than k_s (as the later public code
+            of paper 5's authors has it); the fractions remain k_s / P, what was asked for.
+        seed: of the order with ties="random"; image n of a call has the n-th order.
+        score: "probability" of the target; "sigmoid" of its output, for several labels at once; or "logit" for the
+            model's output as it is.
+        output: which part of what the model returns, a key, field, index or callable; None = all of it.
         batch_size: images per forward pass, across images and steps; None = what runs best.
 
     Raises:
         TypeError, ValueError: arguments that do not fit together; see `scoring` for those about the model.
     """
-    with scoring(model, inputs, target, score) as (images, scores):
+    with scoring(model, inputs, target, score, output) as (images, scores):
         pixels = images.shape[2] * images.shape[3]
         first = _first_pixels(steps, pixels)
-        ranks = _ranks(saliency, images)
+        ranks, tied = _ranks(saliency, images, ties, seed)
         hidden = _baseline(baseline, images, normalization)
-        ends = torch.tensor([[0, 0], [0, pixels]])
+        ends = torch.tensor([[0, 0], [0, pixels]], device="cpu")
         insert = torch.stack([torch.zeros_like(first), first], 1)[1:-1]
         delete = torch.stack([first, torch.full_like(first, pixels)], 1)[1:-1]
         # one row per picture to score: the image's pixels of these ranks are shown, from … up to, and the baseline's
         shown = torch.cat([ends, insert, delete])  # (2 S, 2)
+        batches = torch.arange(len(images) * len(shown), device="cpu").split(images_per_batch(images, batch_size))
         values = []
-        for batch in torch.arange(len(images) * len(shown)).split(images_per_batch(images, batch_size)):
+        for batch in batches:
             n = (batch // len(shown)).to(images.device)
             start, end = shown[batch % len(shown), :, None, None].to(images.device).unbind(1)
             inside = (ranks[n] >= start) & (ranks[n] < end)
             values.append(scores(torch.where(inside[:, None], images[n], hidden[n]), n))
     empty, full, inserted, deleted = torch.cat(values).reshape(len(images), -1).split([1, 1, steps - 1, steps - 1], 1)
-    fractions = (first.double() / pixels).to(images)
+    fractions = (first.double() / pixels).to(empty)
     insertion, deletion = torch.cat([empty, inserted, full], 1), torch.cat([full, deleted, empty], 1)
     areas = torch.trapezoid(insertion, fractions), torch.trapezoid(deletion, fractions)
-    return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1])
+    return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1], tied)
 
 
 def _first_pixels(steps: int, pixels: int) -> Tensor:
@@ -89,8 +110,11 @@ def _first_pixels(steps: int, pixels: int) -> Tensor:
     return torch.from_numpy(np.rint(np.arange(steps + 1) * pixels / steps)).long()
 
 
-def _ranks(saliency: Tensor, images: Tensor) -> Tensor:
-    """Place of every pixel (N, H, W) in the order of falling saliency: 0 = highest; stable."""
+def _ranks(saliency: Tensor, images: Tensor, ties: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Place of every pixel (N, H, W) in the order of falling saliency, 0 = highest; share of tied pixels (N,).
+
+    With ties together, equal pixels share the place of the first of them.
+    """
     expected = (len(images), *images.shape[2:])
     if not isinstance(saliency, Tensor) or saliency.shape != expected:
         got = tuple(saliency.shape) if isinstance(saliency, Tensor) else type(saliency).__name__
@@ -98,9 +122,27 @@ def _ranks(saliency: Tensor, images: Tensor) -> Tensor:
     if saliency.isnan().any():
         bad = saliency.isnan().flatten(1).any(1).nonzero()[:5, 0].tolist()
         raise ValueError(f"saliency: maps {bad} hold NaN; remove or repair them")
-    order = saliency.detach().to(images.device).flatten(1).argsort(dim=1, descending=True, stable=True)
+    if ties not in TIES:
+        raise ValueError(f"ties: got {ties!r}; expected reading, random or together")
+    values = saliency.detach().to(images.device)
+    if ties == "random":  # the sort is stable: shuffled before it, equal pixels come out shuffled
+        drawn = torch.rand(
+            len(images), values[0].numel(), generator=generator(seed, "ties"), dtype=torch.float64, device="cpu"
+        )
+        mixed = drawn.argsort(1).to(images.device)
+        values = values.flatten(1).gather(1, mixed)
+    order = values.flatten(1).argsort(dim=1, descending=True, stable=True)
+    falling = values.flatten(1).gather(1, order)
+    if ties == "random":
+        order = mixed.gather(1, order)
+    first = torch.ones_like(order, dtype=torch.bool)  # whether a place is the first one of its value
+    first[:, 1:] = falling[:, 1:] != falling[:, :-1]
+    tied = (~(first & first.roll(-1, 1))).to(images).mean(1)
     places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand_as(order)
-    return torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places).view(expected)
+    if ties == "together":
+        places = places.where(first, 0).cummax(1).values
+    ranks = torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places).view(expected)
+    return ranks, tied
 
 
 def _baseline(baseline: str | Tensor, images: Tensor, normalization: Normalization | None) -> Tensor:
@@ -128,7 +170,10 @@ def _black(images: Tensor, normalization: Normalization | None) -> Tensor:
     if normalization is None:
         raise ValueError('normalization: got None; baseline "black" needs the (mean, std) that images were divided by')
     try:
-        mean, std = (torch.as_tensor(part).to(images).broadcast_to((channels,)) for part in normalization)
+        mean, std = (
+            torch.as_tensor(part, dtype=torch.float64, device="cpu").to(images).broadcast_to((channels,))
+            for part in normalization
+        )
     except (RuntimeError, TypeError, ValueError):
         expected = f"(mean, std), each a number or {channels} of them"
         raise ValueError(f"normalization: got {normalization!r}; expected {expected}") from None
@@ -146,4 +191,5 @@ def _blurred(images: Tensor, length: int = 11, sigma: float = 5.0) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(channels, 1, 1, length)
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.mT, groups=channels)
+    with torch.autocast(images.device.type, enabled=False):
+        return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.mT, groups=channels)

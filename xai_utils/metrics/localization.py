@@ -30,7 +30,7 @@ def iou(saliency: Tensor, mask: Tensor, threshold: float | Sequence[float] | Ten
         TypeError, ValueError: shapes or types that do not fit, NaN, an empty mask, a threshold that makes no sense.
     """
     saliency, mask = _checked(saliency, mask)
-    thresholds = torch.as_tensor(threshold, dtype=torch.float64)
+    thresholds = torch.as_tensor(threshold, dtype=torch.float64, device="cpu")
     if of not in LEVELS:
         raise ValueError(f"of: got {of!r}; expected one of {', '.join(LEVELS)}")
     if thresholds.ndim > 1 or thresholds.numel() == 0 or thresholds.isnan().any():
@@ -102,7 +102,7 @@ def pieces(saliency: Tensor, level: float = 0.5) -> Tensor:
 
 
 def _checked_maps(saliency: Any) -> Tensor:
-    saliency = torch.as_tensor(saliency).detach()
+    saliency = (saliency if isinstance(saliency, Tensor) else torch.as_tensor(saliency, device="cpu")).detach()
     if saliency.ndim != 3 or 0 in saliency.shape:
         raise ValueError(f"saliency: got shape {tuple(saliency.shape)}; expected maps (N, H, W)")
     saliency = saliency if saliency.dtype in (torch.float32, torch.float64) else saliency.float()

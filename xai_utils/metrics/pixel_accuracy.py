@@ -84,7 +84,7 @@ def _checked(saliency: Tensor, mask: Tensor, r: Tensor | Sequence[float]) -> tup
     maps = saliency.detach().cpu().flatten(1)
     if bad := (~torch.isfinite(maps).all(1)).nonzero()[:5, 0].tolist():
         raise ValueError(f"saliency: maps {bad} hold NaN or infinite values; expected finite ones")
-    levels = torch.as_tensor(r, dtype=torch.float64).detach().cpu().numpy()
+    levels = torch.as_tensor(r, dtype=torch.float64, device="cpu").detach().numpy()
     if levels.ndim != 1 or not len(levels):
         raise ValueError(f"r: got shape {levels.shape}; expected one or more thresholds (T,)")
     if len(wrong := levels[~((levels >= 0) & (levels <= 1))]):  # true for NaN, too

@@ -60,7 +60,8 @@ class RealismBand:
             if len(own) < 2:
                 raise ValueError(f"class {label} has 1 training image; leave-one-out distances need at least 2")
             distances = _nearest(own, own, memory_mib, leave_one_out=True)
-            ends = torch.quantile(distances.cpu().double(), torch.tensor([0.5, _QUANTILE], dtype=torch.float64))
+            shares = torch.tensor([0.5, _QUANTILE], dtype=torch.float64, device="cpu")
+            ends = torch.quantile(distances.cpu().double(), shares)
             self.leave_one_out[label], (self.median[label], self.limit[label]) = distances, ends.tolist()
 
     def _vectors(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

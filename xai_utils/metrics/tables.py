@@ -31,12 +31,13 @@ def faithfulness_table(
         options: of `faithfulness.insertion_deletion`: steps, baseline, normalization, …
 
     Returns:
-        Columns map, image, insertion, deletion, id_score.
+        Columns map, image, insertion, deletion, id_score, tied.
     """
     rows = []
     for name, values in maps.items():
         found = faithfulness.insertion_deletion(model, images, values.to(images.device), labels, **options)
         columns = {"insertion": found.insertion_auc, "deletion": found.deletion_auc, "id_score": found.id_score}
+        columns["tied"] = found.tied
         columns = {column: numbers.double().cpu().numpy() for column, numbers in columns.items()}
         rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
     return pd.concat(rows, ignore_index=True)

@@ -1,6 +1,7 @@
 from .abn import AttentionBranchNetwork as AttentionBranchNetwork
 from .abn import branch_loss as branch_loss
 from .cnn import SmallCNN as SmallCNN
+from .convert import from_torch as from_torch
 from .forward import check_images as check_images
 from .forward import preserve_state as preserve_state
 from .forward import target_indices as target_indices
@@ -10,10 +11,10 @@ from .id_cvae import IDCVAE as IDCVAE
 from .id_cvae import kl_divergence as kl_divergence
 from .id_cvae import reconstruction_loss as reconstruction_loss
 from .layers import Add as Add
+from .layers import Concat as Concat
 from .layers import Gate as Gate
 from .outputs import predict as predict
 from .resnet import ResNet as ResNet
-from .resnet import from_torchvision as from_torchvision
 from .resnet import resnet18 as resnet18
 from .resnet import resnet34 as resnet34
 from .resnet import resnet50 as resnet50

@@ -10,13 +10,26 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pickle import PicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .forward import check_images, preserve_state, target_indices, target_scores
+from .forward import (
+    Output,
+    Target,
+    check_images,
+    check_rows,
+    choose_output,
+    preserve_state,
+    run_model,
+    target_indices,
+    target_scores,
+)
+from .scores import check_score, precise, refuse_probabilities
 
 AGREEMENT = 1e-5  # of the copy's outputs with the model's, relative to the largest (or absolute, if that is below 1)
 # how a foreign model fails as a copy: it cannot be copied or gains nothing (LookupError), or its forward pass asks for
@@ -27,49 +40,55 @@ IMAGES_224 = 8  # of 224×224 pixels that a processor takes best at once; larger
 
 @contextmanager
 def scoring(
-    model: nn.Module, inputs: Tensor, target: Tensor | int | None, score: str = "probability"
+    model: nn.Module, inputs: Tensor, target: Target, score: str = "probability", output: Output = None
 ) -> Iterator[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]]:
     """Yield the images, detached, and `scores(changed, which)`: the score (B,) of versions (B, C, H, W) of them.
 
     `which` (B,) says of which image each is a version, so about which target. The model runs in evaluation mode,
     without gradients, by its `fast_copy`, and is left as found. A model with a single output scores by that output.
+    Scores of a half-precision model are float32.
 
     Args:
         model: returns logits (N, K), or (N, 1) or (N,) for a single output.
         inputs: the images themselves (N, C, H, W).
-        target: class index (int or (N,)); None = the single output.
-        score: "probability" of the target, after softmax, or "logit": the output as it is.
+        target: class index (int or (N,)); None = the single output; a callable: outputs -> (B,) scores, as they are.
+        score: "probability" of the target, after softmax; "sigmoid" of its output, for several labels at once; or
+            "logit": the output as it is.
+        output: which part of what the model returns; see `choose_output`.
 
     Raises:
         TypeError, ValueError: inputs, target or score that do not fit; probabilities asked of a model that ends in
-            softmax already; outputs that are not finite.
+            softmax or sigmoid already; outputs that are not finite.
     """
-    if score not in ("probability", "logit"):
-        raise ValueError(f'score: got {score!r}; expected "probability" or "logit"')
+    check_score(score)
     images = check_images(inputs)
     with preserve_state(model), torch.no_grad():
         few = images[:4].clone()  # for models that write into their input
-        outputs = model(few)
-        if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2) or len(outputs) != len(few):
-            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(f"the model returned {got} for {len(few)} images; expected scores (N, K), or (N,)")
-        indices = target_indices(outputs[:1].expand(len(images), *outputs.shape[1:]), target)
+        read = partial(_read, target=target, output=output)
+        outputs = read(run_model(model, few), n_images=len(few))
+        if callable(target):
+            indices, score = torch.zeros(len(images), dtype=torch.int64, device=images.device), "logit"
+        else:
+            indices = target_indices(outputs[:1].expand(len(images), *outputs.shape[1:]), target)
         probability = score == "probability" and outputs[:1].numel() > 1
-        if probability and (outputs >= 0).all() and ((outputs.sum(1) - 1).abs() < 1e-4).all():
-            raise ValueError(
-                "the model's outputs are probabilities already (softmax inside the model?): a second softmax would "
-                'flatten them. Pass a model that returns logits, or score="logit" to take its outputs as they are'
-            )
-        fast = fast_copy(model, few, outputs)
+        refuse_probabilities(model, images[:1], outputs, score, output)
+        fast = fast_copy(model, few, outputs, partial(read, n_images=len(few)))
 
         def scores(changed: Tensor, which: Tensor) -> Tensor:
-            outputs = fast(changed)
+            with torch.no_grad():  # a forward may have switched gradients on
+                outputs = precise(read(fast(changed), n_images=len(changed)), score)
             values = target_scores(outputs.softmax(1) if probability else outputs, indices[which])
             if not torch.isfinite(values).all():
                 raise ValueError("the model's outputs hold NaN or infinite values for changed versions of the images")
-            return values
+            return values.detach()
 
         yield images, scores
+
+
+def _read(returned: Any, target: Target, output: Output, n_images: int) -> Tensor:
+    """Outputs (N, K) or (N,) of what a model returned; of a callable target its scores."""
+    outputs = choose_output(returned, output)
+    return target_scores(outputs, target, n_images) if callable(target) else check_rows(outputs, n_images)
 
 
 def images_per_batch(inputs: Tensor, batch_size: int | None) -> int:
@@ -90,20 +109,23 @@ def images_per_batch(inputs: Tensor, batch_size: int | None) -> int:
     return batch_size
 
 
-def fast_copy(model: nn.Module, images: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
+@torch.no_grad()
+def fast_copy(
+    model: nn.Module, images: Tensor, outputs: Tensor, read: Callable[[Any], Tensor] = lambda returned: returned
+) -> Callable[[Tensor], Any]:
     """Return a faster equal of `model`, which is in evaluation mode, or `model` itself where there is none.
 
     Each BatchNorm2d that takes a Conv2d's output is folded into a copy of that convolution; in float32 on the CPU the
     convolutions also run channels last. The pairs are found by running the copy on one image, so the model may be
-    written in any way. The copy is used only if its outputs for `images` agree with `outputs`, the model's own, to
-    `AGREEMENT`; the model itself runs for a batch that takes another path through the copy, or whose memory format it
-    does not allow. Running out of memory is no such failure: it is raised. The copy shares the model's parameters but
-    the convolutions'.
+    written in any way. The copy is used only if its outputs for `images` (what `read` makes of what it returns) agree
+    with `outputs`, the model's own, to `AGREEMENT`; the model itself runs for a batch that takes another path through
+    the copy, or whose memory format it does not allow. Running out of memory is no such failure: it is raised. The copy
+    shares the model's parameters but the convolutions'.
     """
     for channels_last in (True, False) if images.dtype == torch.float32 and images.device.type == "cpu" else (False,):
         try:
             copied = _FoldedCopy(model, images[:1], channels_last)
-            found = copied(images)
+            found = read(copied(images))
             difference = (found - outputs).abs().max()
         except _NO_COPY as error:
             if _out_of_memory(error):
@@ -114,7 +136,7 @@ def fast_copy(model: nn.Module, images: Tensor, outputs: Tensor) -> Callable[[Te
     return model
 
 
-def _or_else(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+def _or_else(first: Callable[[Tensor], Any], second: Callable[[Tensor], Any], batch: Tensor) -> Any:
     try:
         return first(batch)
     except RuntimeError as error:  # _Rerouted, or what channels-last memory does not allow, such as a view
@@ -174,7 +196,7 @@ class _FoldedCopy:
                     setattr(parent, name, taken_over[child])
         self.taken_over = list(taken_over.values())
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Any:
         outputs = self.model(images.contiguous(memory_format=self.memory_format))
         if any(norm.waiting for norm in self.taken_over):
             raise _Rerouted

@@ -129,7 +129,7 @@ class IDCVAE(nn.Module):
             "loss" and its parts "kl", "reconstruction" and, with contrast, "contrast"; scalars.
         """
         mean, log_var = self.encode(x)
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device="cpu").to(mean.device)
         logits = self.decode_logits(mean + (0.5 * log_var).exp() * noise, label)
         parts = {
             "kl": kl_divergence(mean, log_var).mean(),

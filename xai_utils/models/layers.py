@@ -1,5 +1,6 @@
 """Sums and gates as modules, so that a walk over a model's modules sees every place where signals meet."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -30,10 +31,22 @@ class Gate(nn.Module):
     def forward(self, features: Tensor, attention: Tensor) -> Tensor:
         """Return the features g (N, K, h, w), weighted by the attention map α (N, 1, h, w).
 
+        The map may also have one factor a channel, (N, K, 1, 1), as squeeze-and-excitation has.
+
         Raises:
             ValueError: shapes that do not belong together.
         """
-        if features.ndim != 4 or attention.shape != (len(features), 1, *features.shape[2:]):
+        fitting = (len(features), 1, *features.shape[2:]), (*features.shape[:2], 1, 1)
+        if features.ndim != 4 or tuple(attention.shape) not in fitting:
             got = f"{tuple(features.shape)} and {tuple(attention.shape)}"
-            raise ValueError(f"features and attention have shapes {got}; expected (N, K, h, w) and (N, 1, h, w)")
+            expected = "(N, K, h, w), and (N, 1, h, w) or (N, K, 1, 1)"
+            raise ValueError(f"features and attention have shapes {got}; expected {expected}")
         return features * (1 + attention if self.residual else attention)
+
+
+class Concat(nn.Module):
+    """Feature maps one after the other along the channels."""
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Return the features (N, K_i, …) as one tensor (N, ΣK_i, …)."""
+        return torch.cat(features, 1)

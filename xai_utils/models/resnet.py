@@ -3,9 +3,6 @@
 Parameters have torchvision's names, so that weights pass between the two.
 """
 
-import copy
-import sys
-
 from torch import Tensor, nn
 
 from .layers import Add
@@ -106,36 +103,6 @@ def resnet34(n_classes: int = 1000, width: int = 64, in_channels: int = 3) -> Re
 def resnet50(n_classes: int = 1000, width: int = 64, in_channels: int = 3) -> ResNet:
     """Return ResNet-50 with random weights; see `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), n_classes, width, in_channels)
-
-
-def from_torchvision(resnet: nn.Module) -> ResNet:
-    """Return the twin, built of modules, of a torchvision ResNet: copies of its layers, equal outputs, same mode.
-
-    Any depth, and grouped, wide and dilated ones too. A stem or an `fc` that was replaced is copied as it is.
-    The model itself is not touched.
-
-    Raises:
-        TypeError: not a torchvision ResNet, or one with blocks of another kind, or with a forward of its own.
-    """
-    theirs = sys.modules.get("torchvision.models.resnet")  # it is there if such a network is
-    if theirs is None or type(resnet) is not theirs.ResNet or "forward" in vars(resnet):
-        raise TypeError(f"resnet: got {type(resnet)}; expected a torchvision.models.ResNet with its own forward")
-    twins = {theirs.BasicBlock: BasicBlock, theirs.Bottleneck: Bottleneck}
-    stages = [f"layer{i}" for i in range(1, 5)]
-    kinds = {type(block) for stage in stages for block in resnet.get_submodule(stage).children()}
-    if len(kinds) != 1 or not kinds <= set(twins):
-        raise TypeError(f"resnet: got blocks {kinds}; expected torchvision's BasicBlock alone, or Bottleneck alone")
-    twin = ResNet(twins[kinds.pop()], tuple(len(resnet.get_submodule(stage)) for stage in stages), width=1)
-    twin.train(resnet.training)
-    for name in ("conv1", "bn1", "maxpool", "avgpool", "fc"):
-        setattr(twin, name, copy.deepcopy(resnet.get_submodule(name)))
-    for stage in stages:
-        for block, source in zip(twin.get_submodule(stage), resnet.get_submodule(stage), strict=True):
-            block.downsample = None
-            for name, module in source.named_children():
-                if name != "relu":
-                    setattr(block, name, copy.deepcopy(module))
-    return twin
 
 
 def _convolution(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from xai_utils.data.imageset import SPLITS, ImageSet
 from xai_utils.data.store import resolve
+from xai_utils.explain.gradcam import upsample
 from xai_utils.metrics import consistency, estimates, localization
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.models.resnet import resnet18
@@ -25,6 +26,7 @@ from xai_utils.seeds import derive, numpy_rng, seed_everything
 OUTCOMES = ("correct", "missed", "wrong defect", "false alarm", "wrong normal", "correct normal")
 LAYERS = ("layer2", "layer3", "layer4")  # whose maps are compared
 SCORES = ("energy", "pointing", "coverage", "iou", "pieces")
+ON_THE_GRID = ("attainable", "share", "near", "near_area", "peak")
 
 # before and during training -------------------------------------------------------------------------------------
 
@@ -213,8 +215,62 @@ def agreement(maps: Tensor, masks: Tensor) -> pd.DataFrame:
 
 
 def no_agreement() -> pd.DataFrame:
-    """What `agreement` would return for no images at all: where nothing is marked, nothing can be compared."""
-    return pd.DataFrame({name: np.empty(0) for name in ("area", *SCORES)})
+    """What `agreement` and `on_the_grid` would return for no images: where nothing is marked, nothing is compared."""
+    names = ("area", *SCORES, *ON_THE_GRID)
+    return pd.DataFrame({name: np.empty(0) for name in names})
+
+
+def attainable(masks: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Largest energy that any map on a layer's grid can have inside each mask, and the cell (row-major) that has it.
+
+    An enlarged map without negative values is a weighted sum of the maps that are 1 in one cell alone. So its energy is
+    a weighted mean of theirs, and none has more than the best of them.
+
+    Args:
+        masks: (N, H, W) bool, none of them empty.
+        grid: rows and columns of the layer's maps, which `upsample` enlarges to (H, W).
+
+    Returns:
+        Energy (N,) in (0, 1], float64, and cells (N,) from 0 to rows · columns − 1.
+    """
+    cells = one_cell_maps(grid, masks.shape[1:])
+    inside = torch.einsum("nhw,chw->nc", masks.to(cells), cells) / cells.sum((1, 2))
+    return inside.amax(1), inside.argmax(1)
+
+
+def one_cell_maps(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The maps that are 1 in one cell of a grid and 0 in the others, enlarged: (rows · columns, *size), float64."""
+    rows, columns = grid
+    return upsample(torch.eye(rows * columns, dtype=torch.float64).reshape(-1, rows, columns), tuple(size))
+
+
+def near(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Masks (N, H, W) widened by one cell of a layer's grid in each direction, diagonals included: (N, H, W) bool."""
+    down, across = (-(-side // cells) for side, cells in zip(masks.shape[1:], grid, strict=True))
+    kernel, padding = (2 * down + 1, 2 * across + 1), (down, across)
+    return torch.nn.functional.max_pool2d(masks[:, None].float(), kernel, 1, padding)[:, 0] > 0
+
+
+def on_the_grid(maps: Tensor, masks: Tensor, grid: tuple[int, int]) -> pd.DataFrame:
+    """What maps (N, H, W) reach of what the grid that they come from lets them reach, a row each.
+
+    attainable: largest energy inside the mask on this grid. share: the map's energy as a share of it. near: whether the
+    map's highest pixel is at most one cell away from the mask. near_area: share of the image that is so near, which is
+    what a uniform map gets for `near`; a map without positive values gets that, too. peak: whether a map of one cell
+    can have its highest pixels inside the mask, the largest share of them.
+    """
+    widened, (best, _) = near(masks, grid), attainable(masks, grid)
+    cells = one_cell_maps(grid, masks.shape[1:])
+    highest = (cells == cells.amax((1, 2), keepdim=True)).double()
+    peak = (torch.einsum("nhw,chw->nc", masks.double(), highest) / highest.sum((1, 2))).amax(1)
+    found = {
+        "attainable": best,
+        "share": torch.tensor(agreement(maps, masks)["energy"].to_numpy()) / best,
+        "near": localization.pointing_game(maps.clamp(min=0), widened),
+        "near_area": widened.double().mean((1, 2)),
+        "peak": peak,
+    }
+    return pd.DataFrame({name: values.double().numpy() for name, values in found.items()})
 
 
 def error_auroc(scores: pd.DataFrame, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> Estimate:

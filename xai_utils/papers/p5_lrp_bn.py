@@ -5,20 +5,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xai_utils import plot
 from xai_utils.data.imageset import ImageSet, as_float
 from xai_utils.explain.components import c1c
 from xai_utils.explain.lrp_bn import LRPBN
 from xai_utils.metrics import estimates
+from xai_utils.metrics.faithfulness import Faithfulness
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.metrics.tables import by_map, faithfulness_table
 from xai_utils.models import abn
+from xai_utils.models.resnet import BasicBlock
 from xai_utils.papers import shared
 from xai_utils.seeds import derive, generator, seed_everything
 from xai_utils.suite import claims
@@ -104,6 +109,42 @@ def _copied(model: abn.AttentionBranchNetwork, threshold: nn.Module) -> abn.Atte
     changed = copy.deepcopy(model)
     changed.threshold = threshold
     return changed
+
+
+def tiny_abn(channels: int = 1) -> abn.AttentionBranchNetwork:
+    """An Attention Branch Network small enough to follow by hand: its weights are written down, nothing is trained.
+
+    On scaled images. FE: four filters 3×3 for dark lines (flat, upright, slanted both ways), ReLU, and a residual block
+    that adds to each response what its eight neighbours support, their mean less half of the response itself. AB joins
+    the four responses to one; its map is high where this is above 1.5; its classes vote cell by cell, as do PB's, and
+    the mean over the cells is the logit. h is as large as the image. The global random state is left as found.
+
+    Args:
+        channels: of the images.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = abn.AttentionBranchNetwork(18, 2, 1, channels)
+        lines, block = nn.Conv2d(channels, 4, 3, padding=1, bias=False), BasicBlock(4, 4)
+        model.extractor = nn.Sequential(lines, nn.ReLU(), block)
+        joined, high, vote_ab, vote_pb = (nn.Conv2d(n, m, 1) for n, m in ((4, 1), (1, 1), (1, 2), (4, 2)))
+    branch = model.attention
+    branch.blocks, branch.reduce, branch.map = nn.Identity(), nn.Sequential(joined, nn.ReLU()), nn.Sequential(high)
+    branch.map.append(nn.Sigmoid())
+    branch.classes = nn.Sequential(vote_ab, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.perception = nn.Sequential(vote_pb, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    flat, slanted = torch.ones(3, 3), torch.ones(3, 3).fill_diagonal_(-2)
+    flat[1], around = -2, torch.full((3, 3), 1 / 8)
+    around[1, 1] = -0.5
+    kernels = torch.stack([flat, flat.T, slanted, slanted.flip(1)]) / 6
+    same, sign = torch.eye(4)[:, :, None, None], torch.tensor([-1.0, 1.0])
+    with torch.no_grad():
+        lines.weight[:] = kernels[:, None] / channels
+        block.conv1.weight[:] = same * around
+        block.conv2.weight[:] = F.pad(same, (1, 1, 1, 1))
+        for layer, weight, bias in ((joined, 1, 0), (high, 2, -3), (vote_ab, 4, -2), (vote_pb, 10, -1)):
+            signs = sign if len(layer.weight) == 2 else torch.ones(1)
+            layer.weight[:], layer.bias[:] = weight * signs[:, None, None, None], bias * signs
+    return model.eval().requires_grad_(False)
 
 
 def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -193,6 +234,7 @@ def faithfulness(
     baseline: str = "zero",
     steps: int = 28,
     choices: Sequence[bool] = (False, True),
+    ties: str = "reading",
 ) -> pd.DataFrame:
     """Insertion, deletion and ID score (eq. (7), (8)) of every map, with and without C1C.
 
@@ -205,16 +247,17 @@ def faithfulness(
         baseline: one of `BASELINES`: 0 after scaling (the training images' mean), black (0 before it), or a blur.
         steps: of the curves.
         choices: without C1C, with it, or both.
+        ties: how equal pixels are ordered, of `insertion_deletion`.
 
     Returns:
-        A row per map, C1C (False, True) and image: map, c1c, image, insertion, deletion, id_score.
+        A row per map, C1C (False, True) and image: map, c1c, image, insertion, deletion, id_score, tied.
     """
     rows = []
     for name, values in maps.items():
         for chosen in choices:
             saliency = {name: c1c(values) if chosen else values}
             table = faithfulness_table(
-                model, images, labels, saliency, steps=steps, baseline=baseline, normalization=scale
+                model, images, labels, saliency, steps=steps, baseline=baseline, normalization=scale, ties=ties
             )
             table.insert(1, "c1c", chosen)
             rows.append(table)
@@ -227,18 +270,21 @@ def metric_key(name: str) -> str:
 
 
 def tables(found: pd.DataFrame) -> pd.DataFrame:
-    """Tables 2 and 3: the paper's mean beside the run's, a row per method.
+    """Tables 2 and 3 as text: the paper's mean ± deviation over its runs, and the run's mean with its interval.
 
     Args:
-        found: the metrics P5.1.<method>.<column>, as `Run.table` gives them. One that is not there: NaN.
+        found: the metrics P5.1.<method>.<column>, as `Run.table` gives them. One that is not there: "—".
     """
-    paper = {value.id: value.value for value in claims.load().papers["05_lrp_bn"].reported("P5.1")}
+    paper = {value.id: value for value in claims.load().papers["05_lrp_bn"].reported("P5.1")}
     rows = {}
     for name in METHODS:
         for column in ("accuracy", "insertion", "deletion", "id_score", "iou"):
             metric = f"P5.1.{metric_key(name)}.{column}"
-            ours = found["value"].get(metric, math.nan)
-            rows.setdefault(name, {}).update({(column, "paper"): paper[metric], (column, "ours"): ours})
+            theirs, ours = paper[metric], found.T.get(metric, {"value": math.nan})
+            text = "—" if pd.isna(ours["value"]) else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**ours)
+            rows.setdefault(name, {}).update(
+                {(column, "paper"): f"{theirs.value:.3f} ± {theirs.std:.3f}", (column, "ours"): text}
+            )
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.set_axis(pd.MultiIndex.from_tuples(table.columns), axis=1).rename_axis("map")
 
@@ -354,3 +400,48 @@ def component_on_crack(maps: Tensor, masks: Tensor, size: int = 28) -> np.ndarra
     crack = F.max_pool2d(F.adaptive_max_pool2d(masks.float()[:, None], size), 3, 1, 1)[:, 0] > 0
     with np.errstate(invalid="ignore"):
         return (kept & crack).sum((1, 2)).double().numpy() / kept.sum((1, 2)).double().numpy()
+
+
+# figures --------------------------------------------------------------------------------------------------------
+
+
+def number_grids(grids: Mapping[str, Tensor], title: str = "", width: float = 1.7) -> Figure:
+    """Small maps (h, w) side by side with the number in every cell, each coloured by its own largest size."""
+    fig, axes = plt.subplots(
+        1, len(grids), figsize=(width * len(grids), width + 0.6), squeeze=False, layout="constrained"
+    )
+    for ax, (name, grid) in zip(axes[0], grids.items()):
+        values = grid.numpy()
+        pale = 1.6 * max(np.abs(values).max(), 1e-9)  # so that the numbers can be read
+        ax.imshow(values, cmap=plot.DIVERGING, vmin=-pale, vmax=pale)
+        for (row, column), value in np.ndenumerate(values):
+            ax.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=plot.INK)
+        ax.set(title=name, xticks=[], yticks=[])
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def order_curves(curves: Mapping[str, Mapping[str, Faithfulness]], title: str = "") -> Figure:
+    """Insertion (left) and deletion of one image, a row a map, a line an order of equal pixels with its area."""
+    fig, axes = plt.subplots(
+        len(curves),
+        2,
+        figsize=(7, 2.3 * len(curves) + 0.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for (name, orders), line in zip(curves.items(), axes):
+        for ax, kind in zip(line, ("insertion", "deletion")):
+            for (ties, found), style in zip(orders.items(), ("-", "--", ":")):
+                area = getattr(found, f"{kind}_auc")[0].item()
+                curve = getattr(found, kind)[0].cpu()
+                ax.plot(found.fractions.cpu(), curve, style, linewidth=2, label=f"{ties} {area:.2f}")
+            ax.set(title=f"{name}: {kind}, and its area by order", ylim=(-0.04, 1.3), yticks=(0, 0.5, 1))
+            ax.legend(loc="upper center", ncols=len(orders), fontsize=7, handlelength=1.3, columnspacing=0.6)
+        line[0].set_ylabel("probability of crack")
+    for ax in axes[-1]:
+        ax.set_xlabel(f"share of the pixels {'inserted' if ax is axes[-1, 0] else 'deleted'}")
+    fig.suptitle(title, fontsize=11)
+    return fig

@@ -1,18 +1,21 @@
 """Which runs of papers × arms × seeds a batch still has to do, and why: the Snakefile's plan and its summary."""
 
+import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from xai_utils.data import store
-from xai_utils.suite import parameters
-from xai_utils.suite.record import Record, load_record, results_root, stale
+from xai_utils.suite import chain, parameters
+from xai_utils.suite.publish import settle_all
+from xai_utils.suite.record import Record, load_record, published, results_root, stale, unreadable
+from xai_utils.suite.strict import said
 
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError)
 
 
 class Job(NamedTuple):
@@ -77,7 +80,9 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
         if unknown := [arm for arm in chosen if arm not in known]:
             raise ValueError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(known)}, or say all")
         for arm in chosen:
-            jobs += [reasoned(Job(profile, paper, arm, seed, ""), root) for seed in wanted]
+            settle_all(results_root() / profile / paper / arm)
+            with chain.one_moment():
+                jobs += _all_reasoned([Job(profile, paper, arm, seed, "") for seed in wanted], root)
     return jobs
 
 
@@ -86,19 +91,34 @@ def reasoned(job: Job, root: Path | None = None) -> Job:
 
     A notebook, profile or parameter schema that cannot be read is a reason too: the run will say more.
     """
-    root = root or store.repository_root()
+    return _all_reasoned([job], root or store.repository_root())[0]
+
+
+def _all_reasoned(jobs: Sequence[Job], root: Path) -> list[Job]:
+    """`reasoned` for the seeds of one arm, whose parameters are read once."""
+    found: list[Job] = []
+    first = functools.cache(lambda: lowest((results_root() / jobs[0].key).parent))
     try:
-        expected = parameters.planned(job.paper, job.profile, job.arm, root)
-        return job._replace(reason=_reason(job, expected, root))
+        expected = parameters.planned(jobs[0].paper, jobs[0].profile, jobs[0].arm, root)
     except UNREADABLE as error:
-        return job._replace(reason=f"its notebook, profile or parameters cannot be read ({error})".replace("\n", " "))
+        return [job._replace(reason=_cannot_be_read(error)) for job in jobs]
+    for job in jobs:
+        try:
+            found.append(job._replace(reason=_reason(job, expected, root, first)))
+        except UNREADABLE as error:
+            found.append(job._replace(reason=_cannot_be_read(error)))
+    return found
+
+
+def _cannot_be_read(error: Exception) -> str:
+    return f"its notebook, profile or parameters cannot be read ({said(error)})"
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[^\s,]+", text)
 
 
-def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
+def _reason(run: Job, expected: Mapping[str, Any], root: Path, first: Callable[[], Path | None]) -> str:
     """Why the run has to be done; "" if its record is current."""
     path = results_root() / run.key / "record.json"
     if (path.parent / "notebook.failed.ipynb").is_file():
@@ -112,14 +132,16 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path) -> str:
     if (record.profile, record.paper, record.arm, record.seed) != run[:4]:
         return f"the record of {record.profile}/{record.paper}/{record.arm}/seed_{record.seed} lies in its place"
     wanted = dict(expected) | {"seed": run.seed, "device": record.parameters.get("device")}
-    if other := sorted(n for n in wanted if not _equal(record.values.get(n), wanted[n])):
+    if other := sorted(n for n in wanted if not _equal(record.values.get(n), published(wanted[n]))):
         return f"made with other parameters: {', '.join(other)}"
     if changed := stale(record, root) + _other_data(record, root):
+        if wrong := unreadable(record.provenance.modules.keys() & {*changed}, root):
+            raise ValueError("; ".join(wrong))
         return f"changed since: {', '.join(changed)}"
-    if any(path.parent.glob("notebook.running-*.ipynb")):
-        return "its last run was broken off"
-    keeps = run.profile == "quick" or path.parent == lowest(path.parent.parent)
-    if keeps and not (path.parent / "notebook.ipynb").is_file():
+    recorded = path.stat().st_mtime_ns
+    if any(running.stat().st_mtime_ns >= recorded for running in path.parent.glob("notebook.running-*.ipynb")):
+        return "its last run was broken off"  # after it had recorded, or a later one before
+    if not (path.parent / "notebook.ipynb").is_file() and (run.profile == "quick" or path.parent == first()):
         return "no executed notebook beside the record"
     return ""
 

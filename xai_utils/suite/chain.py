@@ -8,7 +8,9 @@ if its own map, or a map that its chain of entries leads to, is that of today's 
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Self
@@ -121,10 +123,15 @@ def _read(path: Path, _modified_ns: int) -> Chain:
 
 
 def write(chain: Chain, root: Path) -> None:
-    """Put the chain in place of the checkout's."""
+    """Put the chain in place of the checkout's, whole or not at all."""
     content = chain.model_dump(by_alias=True)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-    (root / FILE).write_text(TITLE + text, encoding="utf-8")
+    draft = (root / FILE).with_suffix(f".{os.getpid()}.tmp")
+    try:
+        draft.write_text(TITLE + text, encoding="utf-8")
+        os.replace(draft, root / FILE)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def differences(modules: Modules, hash_of: Callable[[str], str | None]) -> list[str]:
@@ -133,19 +140,44 @@ def differences(modules: Modules, hash_of: Callable[[str], str | None]) -> list[
 
 
 def todays(root: Path | None = None) -> Callable[[str], str | None]:
-    """Today's hash of a file by its relative path: of this package and the repository, or of a checkout."""
+    """Today's hash of a file by its relative path: of this package and the repository, or of a checkout.
 
+    None: it is gone, or cannot be read (`record.unreadable` says why).
+    """
+    checkout = str(root or repository_root())
+    package = checkout if root else str(provenance.SOURCES)
+
+    @functools.cache  # one moment's answer: a record's maps name the same files
     def hash_of(name: str) -> str | None:
-        path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
-        return provenance.hash_file(path) if path.is_file() else None
+        try:
+            return provenance.hash_file(f"{package if name.startswith('xai_utils/') else checkout}/{name}")
+        except (ValueError, OSError):
+            return None
 
     return hash_of
 
 
+_moment: dict[Path | None, Callable[[str], str | None]] | None = None
+
+
+@contextmanager
+def one_moment() -> Iterator[None]:
+    """Within it, `changed` asks for each file's hash once: for whoever compares many records with the same files."""
+    global _moment
+    before, _moment = _moment, {}
+    try:
+        yield
+    finally:
+        _moment = before
+
+
 def changed(modules: Modules, root: Path | None = None) -> list[str]:
     """The files that have changed since a record of this map, after the chain was followed; none: it is current."""
-    maps = read(root).trail(modules)
-    found = [differences(known, todays(root)) for known in maps]
+    known = {} if _moment is None else _moment
+    if root not in known:
+        known[root] = todays(root)
+    maps, hash_of = read(root).trail(modules), known[root]
+    found = [differences(known, hash_of) for known in maps]
     return [] if [] in found else found[-1]
 
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field
 
 from xai_utils.data.store import repository_root
-from xai_utils.suite.strict import Strict, checked
+from xai_utils.suite.strict import Strict, checked, load_yaml
 
 Plain = str | int | float | bool | None
 OWN = "+own"  # ends the name of an arm that was run with other values than its own
@@ -122,8 +122,8 @@ def schema(paper: str, root: Path | None = None) -> Schema:
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, _modified_ns: int) -> Schema:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     arms = {}
     if isinstance(content, dict) and "arms" in content:
@@ -151,8 +151,8 @@ def profile_values(paper: str, profile: str, root: Path | None = None) -> dict[s
     if not path.is_file():
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        found = load_yaml(path.read_text(encoding="utf-8")) or {}
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}; expected lines such as `epochs: 6`.")

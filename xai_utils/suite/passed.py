@@ -6,6 +6,7 @@ that the kernel should run in. ``notebooks/run`` reads them.
 """
 
 import base64
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mine = passed(rest)
         if place := next((name for name in mine if name in _PLACES), None):
             raise ValueError(f"{place} is the {_PLACES[place]} argument: notebooks/run PAPER PROFILE ARM SEED")
+        if re.fullmatch(r"[-+]?[\d_]+", seed.strip()) and str(int(seed)) != seed:
+            raise ValueError(f"seed = {seed!r}: write {int(seed)}, as the run's folder is named")
         known, arm = parameters.schema(paper), arm or parameters.arms(paper)[0]
         standing = parameters.planned(paper, profile, arm)
         names = {name: standing[name] for name in known.parameters} | mine | {"seed": _typed(seed)}

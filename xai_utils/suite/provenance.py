@@ -13,6 +13,7 @@ import platform
 import resource
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import psutil
 import yaml
 
 import xai_utils
+from xai_utils.suite.strict import load_yaml
 
 SOURCES = Path(xai_utils.__file__).parent.parent  # names of modules in a record are relative to this folder
 # They write numbers down, or draw them, they do not make them: editing them leaves a record fresh. Which value of a
@@ -28,6 +30,8 @@ WRITERS = ("xai_utils/suite/", "xai_utils/plot", "xai_utils/progress")
 DECIDES = "xai_utils/suite/parameters.py"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas", "pillow", "matplotlib")
 PACKAGES += ("captum", "lime", "shap")
+# of `git rev-parse --local-env-vars`, those that say where a repository is
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
 
 
 def _canonical(node: Any) -> str:
@@ -95,23 +99,27 @@ def hash_text(text: str, path: Path) -> str:
             return hash_python(text)
         if path.suffix == ".csv":
             return _digest(text)
-        return _digest(json.dumps(yaml.safe_load(text), sort_keys=True, default=str))  # parsed: layout is no content
-    except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        return _digest(json.dumps(load_yaml(text), sort_keys=True, default=str))  # parsed: layout is no content
+    except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be hashed, it is not a valid {path.suffix} file ({error}).") from error
 
 
-@functools.lru_cache(maxsize=512)
-def _hash_file(path: Path, modified_ns: int, size: int) -> str:
-    return hash_text(path.read_text(encoding="utf-8"), path)
+@functools.lru_cache(maxsize=4096)
+def _hash_file(path: str, _modified_ns: int, _size: int) -> str:
+    file = Path(path)
+    try:
+        return hash_text(file.read_text(encoding="utf-8"), file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: cannot be hashed, it is not text in UTF-8 ({error}).") from error
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: Path | str) -> str:
     """Content hash (16 hex digits) of a ``.py``, ``.ipynb``, ``.yaml`` or ``.csv`` file.
 
     ValueError if it cannot be parsed.
     """
-    stat = path.stat()
-    return _hash_file(path, stat.st_mtime_ns, stat.st_size)
+    stat = os.stat(path)
+    return _hash_file(os.fspath(path), stat.st_mtime_ns, stat.st_size)
 
 
 def module_hashes(root: Path, paper: str, profile: str) -> dict[str, str]:
@@ -138,20 +146,34 @@ def module_hashes(root: Path, paper: str, profile: str) -> dict[str, str]:
     return dict(sorted(hashes.items()))
 
 
+def git_environment() -> dict[str, str]:
+    """The environment without the variables that would lead git to another repository than the folder's own."""
+    return {name: value for name, value in os.environ.items() if name not in ELSEWHERE} | {"LC_ALL": "C"}
+
+
 def git_state(root: Path) -> tuple[str, bool | None]:
     """Commit and whether the tree is dirty; ("unknown", None) without git or outside a checkout.
 
-    Dirty: tracked changes outside ``results/``, or an untracked file in the package.
+    Dirty: tracked changes outside ``results/``, or an untracked file in the package. A warning names the way out where
+    git refuses the folder because another user owns it, and the variables (``GIT_DIR`` …) that are not followed.
     """
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        options = {"capture_output": True, "text": True, "check": True, "timeout": 60, "env": git_environment()}
+        return subprocess.run(command, **options).stdout
 
+    if led := [name for name in ELSEWHERE if name in os.environ]:
+        warnings.warn(f"{', '.join(led)} set: not followed, the record names the commit of {root}", stacklevel=2)
     try:
         prefix, commit = git("rev-parse", "--show-prefix", "HEAD").split("\n")[:2]
         changes = git("status", "--porcelain", "--untracked-files=all", "--", ".", ":!results").splitlines()
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        if "dubious ownership" in str(getattr(error, "stderr", "")):
+            fix = f"git config --global --add safe.directory {root}"
+            warnings.warn(
+                f"the record names no commit: another user owns {root}. To let git read it: {fix}", stacklevel=2
+            )
         return "unknown", None
     if prefix:  # the folder was unpacked inside somebody else's checkout
         return "unknown", None

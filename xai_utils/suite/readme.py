@@ -24,6 +24,8 @@ from xai_utils.progress import print_anywhere
 from xai_utils.suite import claims, findings, over_seeds, report
 from xai_utils.suite.record import Record
 from xai_utils.suite.report import Folder
+from xai_utils.suite.rules import VERDICTS, with_reason
+from xai_utils.suite.strict import in_one_line, said
 
 
 def papers_table(results: Folder = None) -> str:
@@ -103,7 +105,7 @@ def _claim_by_claim(paper: claims.Paper, rows: pd.DataFrame) -> list[str]:
     said = ""  # a statement stands once, over the rows of all arms
     for row in rows[rows["standard_n"] > 0].itertuples():
         arm = f"{row.arm}: " * (len(paper.judged[row.claim].rule.arms) > 1)
-        verdict = row.standard_verdict + " (stale)" * bool(row.standard_stale)
+        verdict = with_reason(row.standard_verdict, row.standard_reason) + " (stale)" * bool(row.standard_stale)
         what = ["", ""] if row.claim == said else [row.statement, row.reported]
         cells, said = [row.claim, *what, row.standard_value, arm + row.standard_scale, verdict], row.claim
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
@@ -118,7 +120,7 @@ def _state(rows: pd.DataFrame) -> str:
         alone = told or {"not tested"} & {*found} or {*found}
         verdicts[claim] = alone.pop() if len(alone) == 1 else "mixed"
     counts = pd.Series(verdicts).value_counts()
-    order = [name for name in (*claims.VERDICTS, "mixed", "no record") if name in counts]
+    order = [name for name in (*VERDICTS, "mixed", "no record") if name in counts]
     return ", ".join(f"{counts[name]} {name}" for name in order)
 
 
@@ -143,6 +145,7 @@ def update(path: Path, texts: Mapping[str, str]) -> bool:
     return new != before
 
 
+@in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     print_anywhere()
@@ -160,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             changed = update(repository_root() / name, texts)
             print(f"{name}: {', '.join(texts)} " + ("changed" if changed else "up to date"))
     for problem in problems:
-        print(f"PROBLEM {problem}", file=sys.stderr)
+        print(f"PROBLEM {said(problem)}", file=sys.stderr)
     return 2 if problems else 0
 
 

@@ -3,17 +3,22 @@
 import functools
 import json
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from xai_utils.data.store import repository_root, resolve
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import chain, claims, parameters
+from xai_utils.suite import chain, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN, Plain
-from xai_utils.suite.strict import Strict, checked
+from xai_utils.suite.publish import settle_all
+from xai_utils.suite.rules import Verdict
+from xai_utils.suite.strict import Strict, checked, said, unique
 
+NAME = r"\w[\w.-]*"  # of a profile, an arm, a figure, …
 SCHEMA_VERSION = 2  # 1, still read: `settings` held all that the arm set, and counted before `parameters`
 
 
@@ -39,6 +44,12 @@ class DataSource(Strict):
     grey_levels: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
 
 
+def _inside(name: str) -> str:
+    if re.search(r"^/|^\w:|\\|\0|(^|/)\.\.?(/|$)|^$", name):
+        raise ValueError("expected a relative path below the checkout; a record names no other file")
+    return name
+
+
 class Provenance(Strict):
     """Where the numbers come from; ``modules`` maps relative paths to content hashes."""
 
@@ -54,7 +65,10 @@ class Provenance(Strict):
     threads: int
     device: str
     data: list[DataSource]
-    modules: dict[str, str]
+    modules: dict[Annotated[str, AfterValidator(_inside)], str]
+    # files of weights that a parameter names → sha256; trainings that went on from a checkpoint → how often
+    weights: dict[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    resumed: dict[str, int] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
 
 class Record(Strict):
@@ -73,7 +87,7 @@ class Record(Strict):
     overrides: list[str] = Field(default_factory=list)
     settings: dict[str, Plain | list[Plain]] = Field(default_factory=dict)
     metrics: dict[str, Annotated[Estimate, BeforeValidator(_estimate)]]
-    claims: dict[str, claims.Verdict]
+    claims: dict[str, Verdict]
     figures: list[str]
     arrays: list[str]
     provenance: Provenance
@@ -85,14 +99,31 @@ class Record(Strict):
 
     @property
     def subject(self) -> dict[str, Any]:
-        """What the rules are told of the run: its parameters, profile, arm and data set."""
+        """What the rules are told of the run: its parameters, profile, arm and data set, and whether that is own."""
         return subject(self.parameters, self.profile, self.arm, self.provenance.data)
 
 
 def subject(values: dict[str, Any], profile: str, arm: str, sources: list[DataSource]) -> dict[str, Any]:
-    """What the rules are told of a run; an arm with own values is judged as that arm."""
+    """What the rules are told of a run; an arm with own values is judged as that arm.
+
+    `own` says whether any images are a user's own.
+    """
     names = dict.fromkeys(source.name for source in sources)  # where the arm chooses the data, no parameter does
-    return {"dataset": ", ".join(names), **values, "profile": profile, "arm": arm.removesuffix(OWN)}
+    told = {"profile": profile, "arm": arm.removesuffix(OWN), "own": any(s.variant == "own" for s in sources)}
+    return {"dataset": ", ".join(names), **values, **told}
+
+
+def published(value: Any) -> Any:
+    """A parameter as a record holds it: an absolute path tells of the machine, so only what is below the repository.
+
+    Of a path elsewhere its last name is left.
+    """
+    if isinstance(value, list | tuple):
+        return [published(part) for part in value]
+    if not isinstance(value, str) or not (path := Path(value).expanduser()).is_absolute():
+        return value
+    root = repository_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def results_root() -> Path:
@@ -101,7 +132,13 @@ def results_root() -> Path:
 
 
 def run_folder(profile: str, paper: str, arm: str, seed: int, overrides: bool) -> Path:
-    """Where a run's files lie; one that overrides what its profile or arm says never replaces the arm's own."""
+    """Where a run's files lie; one that overrides what its profile or arm says never replaces the arm's own.
+
+    ValueError if profile or arm is no name of a folder.
+    """
+    for part in (profile, arm):
+        if not re.fullmatch(NAME, part, re.ASCII):
+            raise ValueError(f"{part!r} becomes a folder's name: use letters, digits, '_', '.' and '-'.")
     return results_root() / profile / paper / (arm + OWN * overrides) / f"seed_{seed}"
 
 
@@ -115,9 +152,15 @@ def load_record(path: str | Path) -> Record:
     path = Path(path) / "record.json" if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no record at {path}. Run the notebook to its last cell, run.record().")
+    stat = path.stat()
+    return _load_record(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=8192)
+def _load_record(path: Path, *_which: int) -> Record:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, TypeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=unique)
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole record ({error}). Delete it and run the notebook again.") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version not in (1, SCHEMA_VERSION):
@@ -125,6 +168,45 @@ def load_record(path: str | Path) -> Record:
             f"{path} has schema version {version}, expected 1 or {SCHEMA_VERSION}. Run the notebook again."
         )
     return checked(Record, data, path)
+
+
+def records_below(root: Path) -> tuple[list[Path], list[str]]:
+    """Every record.json below a folder, sorted, and the problems on the way there.
+
+    Links are followed; one that leads nowhere or back to where it stands is a problem. Hidden folders are left out:
+    there runs keep what is not in place yet. The record of a run that was killed is put in place first.
+    """
+    found, problems = [], []
+    for place, folders, files in os.walk(root, followlinks=True):
+        here = Path(place)
+        if any(name.startswith(".seed_") for name in folders):
+            problems += [f"{left}: a record is not in place yet; wait for its run" for left in settle_all(here)]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in [name for name in folders if (here / name).is_symlink()]:
+            if here.resolve().is_relative_to((here / name).resolve()):
+                problems.append(f"{here / name}: a link that leads back to a folder above it; remove it")
+                folders.remove(name)
+        lost = [name for name in files if "." not in name and not (here / name).exists()]
+        problems += [f"{here / name}: a link that leads nowhere; mend or remove it" for name in lost]
+        found += [here / name for name in files if name == "record.json"]
+    return sorted(found), problems
+
+
+def unreadable(names: Iterable[str], root: Path | None = None) -> list[str]:
+    """What is wrong with today's files of these names: they cannot be compared with what records were made with."""
+    wrong = []
+    for name in sorted(set(names)):
+        path = (root or (provenance.SOURCES if name.startswith("xai_utils/") else repository_root())) / name
+        try:
+            if name.startswith("notebooks/parameters/"):
+                parameters.schema(path.stem, root)
+            elif path.is_file():
+                provenance.hash_file(path)
+        except FileNotFoundError:
+            continue
+        except (ValueError, OSError) as error:
+            wrong.append(said(error))
+    return wrong
 
 
 def same_result(a: Record, b: Record) -> list[str]:
@@ -150,21 +232,42 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
         root: the checkout to compare with; default: this package and the repository.
     """
     changed = chain.changed(record.provenance.modules, root)
-    changed += [f"results/reported.yaml ({text})" for text in _lacking(record, root or repository_root())]
+    root = root or repository_root()
+    changed += [f"results/reported.yaml ({text})" for text in _lacking(record, root)]
     place = f"notebooks/parameters/{record.paper}.yaml"
     arm = record.arm.removesuffix(OWN)
     try:
         known = parameters.schema(record.paper, root)
     except FileNotFoundError:
         return changed + [place] * bool(record.settings)
+    except ValueError:
+        return [*changed, f"{place} (not valid)"]
     if record.schema_version == 1:  # all that the arm set stood in `settings`
         same = record.settings == known.arms.get(arm, {})
     else:
         same = record.settings == known.settings(arm) and (not known.arms or arm in known.arms)
         if f"notebooks/profiles/{record.profile}/{record.paper}.yaml" not in changed:  # else it is named already
             made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
-            same = same and not parameters.differing(record.paper, record.profile, arm, made_with, root)
+            same = same and not _differs(record.paper, record.profile, arm, made_with, root)
     return changed + [f"{place} (arm {arm})"] * (not same)
+
+
+def _differs(paper: str, profile: str, arm: str, made_with: dict[str, Any], root: Path) -> bool:
+    """Whether default, profile and arm now give other values than those that a record was made with."""
+    folder = root / "notebooks"
+    files = [folder / "parameters" / f"{paper}.yaml", folder / "profiles" / profile / f"{paper}.yaml"]
+    times = tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in files)
+    values = {name: value for name, value in made_with.items() if name not in parameters.WHICH}
+    return _differs_at(paper, profile, arm, json.dumps(values, sort_keys=True), root, times)
+
+
+@functools.lru_cache(maxsize=1024)
+def _differs_at(paper: str, profile: str, arm: str, values: str, root: Path, _times: tuple[int, ...]) -> bool:
+    made_with = json.loads(values)
+    if not (other := parameters.differing(paper, profile, arm, made_with, root)):
+        return False
+    now = parameters.planned(paper, profile, arm, root)
+    return any(published(now[name]) != made_with[name] for name in other)
 
 
 def _lacking(record: Record, root: Path) -> list[str]:
@@ -172,7 +275,7 @@ def _lacking(record: Record, root: Path) -> list[str]:
     path = root / "results" / "reported.yaml"
     rules = _rules(path, path.stat().st_mtime_ns).papers.get(record.paper) if path.is_file() else None
     judged = rules.judged if rules else {}
-    absent = {name: claim.rule.missing(record.metrics, record.subject) for name, claim in judged.items()}
+    absent = {name: rules.missing(name, record.metrics, record.subject) for name in judged}
     return [f"{name} needs {', '.join(ids)}" for name, ids in absent.items() if ids]
 
 

@@ -24,7 +24,9 @@ from xai_utils.data.store import repository_root, resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds, aggregate
-from xai_utils.suite.record import Record, load_record, results_root, stale
+from xai_utils.suite.record import Record, load_record, records_below, results_root, stale, unreadable
+from xai_utils.suite.rules import VERDICTS, with_reason
+from xai_utils.suite.strict import in_one_line, said
 
 _COLUMNS = (6, 34, 38, 36)  # of the printed suite table: 120 characters with the gaps
 Folder = str | Path | None
@@ -36,10 +38,9 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
     Left out, each with its path: what cannot be read (half a record, another schema version), what lies under
     another key than its own, and a seed whose parameters differ from those of its arm's lowest seed.
     """
-    root, found, problems = resolve(results or results_root()), [], []
-    for path in sorted(root.rglob("record.json")):
-        if any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue  # a folder that a killed run was writing
+    root, found = resolve(results or results_root()), []
+    paths, problems = records_below(root)
+    for path in paths:
         try:
             found.append((path, load_record(path)))
         except (ValueError, OSError) as error:
@@ -84,7 +85,7 @@ def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
         row |= {"stale": ", ".join(stale(record)), "minutes": record.provenance.seconds / 60}
         row["standing"] = "stale" if row["stale"] else chain.standing(record.provenance.modules)
         verdicts = [verdict.verdict for verdict in record.claims.values()]
-        rows.append(row | {name: verdicts.count(name) for name in claims.VERDICTS})
+        rows.append(row | {name: verdicts.count(name) for name in VERDICTS})
     return pd.DataFrame(rows)
 
 
@@ -114,7 +115,7 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
         for record in records:
             groups.setdefault((side, record.paper, record.arm), []).append(record)
     seeds = {key: _Seeds(records) for key, records in groups.items()}
-    fields = ("value", "n", "verdict", "evidence", "scale", "commit", "stale")
+    fields = ("value", "n", "verdict", "reason", "evidence", "scale", "commit", "stale")
     columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
     rows = []
@@ -126,7 +127,7 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
             for arm in entry.rule.arms:
                 row = [stem, claim, arm, entry.kind, entry.statement, _reported(paper, claim)]
                 for side in (0, 1):
-                    row += _judge(entry, seeds.get((side, stem, arm)))
+                    row += _judge(paper, claim, seeds.get((side, stem, arm)))
                 rows.append(dict(zip(columns, row)))
     return pd.DataFrame(rows, columns=columns)
 
@@ -139,19 +140,19 @@ class _Seeds:
         self.stale = ", ".join(sorted({name for record in records for name in stale(record)}))
 
 
-def _judge(claim: claims.Claim, seeds: _Seeds | None) -> list[Any]:
+def _judge(paper: claims.Paper, claim: str, seeds: _Seeds | None) -> list[Any]:
     """One claim over the seeds of one arm: the fields of `suite_table`."""
     if not seeds:
-        return ["", 0, "no record", "", "", "", ""]
+        return ["", 0, "no record", "", "", "", "", ""]
     records, metrics, first = seeds.records, seeds.metrics, seeds.records[0]
     try:
-        judged = claim.rule.evaluate(claim.kind, metrics, first.subject)
-        verdict, evidence = judged.verdict, judged.evidence
+        judged = paper.judge(claim, metrics, first.subject)
+        told = [judged.verdict, judged.reason, judged.evidence]
     except claims.MissingMetric as error:  # records older than the rule
-        verdict, evidence = "no record", f"recorded before this rule: {error}"
+        told = ["no record", "", f"recorded before this rule: {error}"]
     scale = f"{first.subject['dataset']}, {len(records)} seed{'s' * (len(records) > 1)}"
-    value = _measured(claim, metrics, first.subject)
-    return [value, len(records), verdict, evidence, scale, _commit(records), seeds.stale]
+    value = _measured(paper.judged[claim].rule, metrics, first.subject)
+    return [value, len(records), *told, scale, _commit(records), seeds.stale]
 
 
 def _commit(records: Sequence[Record]) -> str:
@@ -176,15 +177,16 @@ def printed(value: claims.Value) -> str:
     )
 
 
-def _measured(claim: claims.Claim, metrics: dict[str, OverSeeds], subject: dict[str, Any]) -> str:
-    """The number that the rule's first condition reads, and how many of its conditions hold."""
-    rule = claim.rule
-    if rule.never or rule.not_applicable(subject) or rule.missing(metrics, subject):
+def _measured(rule: claims.Rule, metrics: dict[str, OverSeeds], subject: dict[str, Any]) -> str:
+    """The number that the rule's first condition reads; of several conditions, how many hold and how many are open."""
+    if not rule.judges(subject) or rule.missing(metrics, subject):
         return ""
     entry = metrics[rule.conditions[0].metric]
     text = f"{short_name(rule.conditions[0].metric)} {number(entry.value, entry.std, entry.unit)}"
-    held = sum(condition.check(metrics).holds is True for condition in rule.conditions)
-    return text + (f"; {held} of {len(rule.conditions)} conditions hold" if len(rule.conditions) > 1 else "")
+    states = [condition.check(metrics).holds for condition in rule.conditions if not condition.by_construction]
+    held, still = states.count(True), states.count(None)
+    counted = f"; {held} of {len(states)} conditions hold" + f", {still} open" * (still > 0)
+    return text + counted * (len(states) > 1)
 
 
 def short_name(metric: str) -> str:
@@ -274,7 +276,7 @@ def suite_text(table: pd.DataFrame, profile: str = "quick") -> str:
             said = row["reported"] or textwrap.shorten(row["statement"], 90, placeholder=" …")
             cells = [row["claim"], said + (f" (arm {row['arm']})" if row["arm"] != plain else "")]
             for label in ("standard", "run"):
-                parts = [row[f"{label}_verdict"]]
+                parts = [with_reason(row[f"{label}_verdict"], row[f"{label}_reason"])]
                 if row[f"{label}_n"]:
                     parts += [row[f"{label}_value"], row[f"{label}_scale"]]
                     parts += [f"commit {row[f'{label}_commit']}"] if label == "standard" else []
@@ -313,6 +315,7 @@ def export(results: Folder = None) -> list[Path]:
     return written
 
 
+@in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     print_anywhere()
@@ -331,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
     status = 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), chain.one_moment():
         warnings.simplefilter("ignore")  # the problems are printed below, once each
         if given.command == "diff":
             found = diff(given.a, given.b, given.rel, given.abs)
@@ -347,8 +350,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in missing(given.profile, given.results) if given.check else []:
                 print(f"MISSING {line}", file=sys.stderr)
                 status = 1
-    for problem in [problem for folder in folders for problem in scan(folder)[1]]:
-        print(f"PROBLEM {problem}", file=sys.stderr)
+    found = [scan(folder) for folder in folders]
+    problems = [problem for _, problems in found for problem in problems]
+    records = [record for records, _ in found for record in records]
+    named = {f"notebooks/parameters/{record.paper}.yaml" for record in records}
+    for problem in [*problems, *unreadable(named.union(*(record.provenance.modules for record in records)))]:
+        print(f"PROBLEM {said(problem)}", file=sys.stderr)
         status = 2
     return status
 

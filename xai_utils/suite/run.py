@@ -11,10 +11,9 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +24,14 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from xai_utils.data.store import repository_root, unpublished
+from xai_utils.data.store import repository_root, resolve, sha256_of, unpublished
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import alt_text, claims, parameters, provenance
 from xai_utils.suite.parameters import OWN
-from xai_utils.suite.record import DataSource, Provenance, Record, run_folder, subject
-from xai_utils.suite.strict import checked
+from xai_utils.suite.publish import publish, settle
+from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, run_folder, subject
+from xai_utils.suite.rules import Learned, with_reason
+from xai_utils.suite.strict import checked, seconds_of
 
 if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs none of it
     import torch
@@ -40,7 +41,7 @@ if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs 
     from xai_utils.suite.shown import ClosingTable, Line, Told
 
 SIZE_LIMIT = 3_000_000  # bytes in a run folder: results are committed
-_ID, _NAME = r"[A-Z]\d+(\.\w+)+", r"\w[\w.-]*"  # of a metric; of a figure, an arm, …
+_ID = r"[A-Z]\d+(\.\w+)+"  # of a metric
 _active: "Run | None" = None  # one run per process: a notebook run again from the top gives the old one up
 
 
@@ -53,6 +54,12 @@ def _device(name: str) -> "torch.device":
     if name != "auto" and not present[name]:
         raise RuntimeError(f"device = {name!r}: PyTorch finds no such device here. Set device to 'auto' or 'cpu'.")
     return torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
+
+
+def _resumptions(folder: Path) -> dict[str, int]:
+    """How often each training went on from its checkpoint: `training.fit` writes a line each time."""
+    logs = sorted((folder / "checkpoints").glob("*.pt.resumed"))
+    return {log.name.removesuffix(".pt.resumed"): len(log.read_text(encoding="utf-8").splitlines()) for log in logs}
 
 
 @contextmanager
@@ -90,34 +97,6 @@ def _check_size(folder: Path, files: dict[str, bytes]) -> None:
         )
 
 
-def _publish(folder: Path, files: dict[str, bytes]) -> None:
-    """Put a record and its files in place of the older ones; `files` ends with record.json.
-
-    Everything is written beside the folder first, so a full disk changes nothing. Then, one rename each: the old
-    record.json goes, its PNG and NPZ files go, the new ones come, the new record.json comes last. So no
-    record.json ever stands beside files that are not its own. An error undoes the renames in reverse order; after
-    a kill the folder holds a whole record or none.
-    """
-    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.record-", dir=folder.parent))
-    moved: list[tuple[Path, Path]] = []
-    try:
-        (stage / "new").mkdir()
-        (stage / "old").mkdir()
-        for name, content in files.items():
-            (stage / "new" / name).write_bytes(content)
-        old = [path for kind in ("record.json", "*.png", "*.npz") for path in folder.glob(kind)]
-        moves = [(path, stage / "old" / path.name) for path in old]
-        for source, target in moves + [(stage / "new" / name, folder / name) for name in files]:
-            os.replace(source, target)
-            moved.append((source, target))
-    except BaseException:
-        for source, target in reversed(moved):
-            os.replace(target, source)
-        raise
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
 def _brief(values: list[claims.Value]) -> str:
     """The paper's own numbers for one claim, the first three of them."""
     shown = []
@@ -144,9 +123,6 @@ class Run:
         self.arm = found.values.get("arm", "main")
         self.settings, self.overrides = MappingProxyType(known.settings(self.arm)), found.overrides
         self.replaced = MappingProxyType(found.replaced)
-        for part in (self.profile, self.arm):
-            if not re.fullmatch(_NAME, part, re.ASCII):
-                raise ValueError(f"{part!r} becomes a folder's name: use letters, digits, '_', '.' and '-'.")
         self.device = _device(found.values.get("device", "auto"))
         self.folder = run_folder(self.profile, paper, self.arm, self.seed, bool(found.overrides))
         self._reported = claims.load()
@@ -157,9 +133,13 @@ class Run:
         self._modules = provenance.module_hashes(root, paper, self.profile)  # as loaded, whatever changes later
         self._metrics: dict[str, Estimate] = {}
         self._sources: list[DataSource] = []
+        self._published = {name: published(value) for name, value in found.values.items()}
+        self._weights = {}
+        if (path := found.values.get("weights")) and resolve(path).is_file():
+            self._weights["weights"] = sha256_of(resolve(path))
         self._figures: dict[str, bytes] = {}
         self._arrays: dict[str, bytes] = {}
-        self._closed = ""
+        self._closed, self._process = "", os.getpid()
         self._lock = filelock.FileLock(self.folder / ".lock", timeout=0, thread_local=False)
 
     def __repr__(self) -> str:
@@ -169,14 +149,13 @@ class Run:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._acquire(float(os.environ.get("XAI_WAIT") or 0))
+                self._acquire(seconds_of("XAI_WAIT"))
             except filelock.Timeout:
                 raise RuntimeError(
                     f"another run is writing into {self.folder}. Wait until it has ended (a notebook's kernel holds "
                     "on until it records or restarts), or choose another seed, arm, profile or XAI_RESULTS."
                 ) from None
-            for leftover in self.folder.parent.glob(f".{self.folder.name}.record-*"):
-                shutil.rmtree(leftover)  # of a run that was killed while it recorded
+            settle(self.folder)  # what a run had begun that was killed while it recorded
 
     def _acquire(self, seconds: float) -> None:
         """Take the folder's lock, at once or within some seconds: a batch waits for a run that another left behind."""
@@ -191,12 +170,16 @@ class Run:
             raise
 
     def _close(self, reason: str) -> None:
-        if not self._closed:
-            self._closed = reason
-            (self.folder / ".lock").unlink(missing_ok=True)  # while it is held; filelock knows of that
+        if self._closed or os.getpid() != self._process:  # a forked child's end is not the run's
+            return
+        self._closed = reason
+        try:
+            with suppress(OSError):  # the folder may be gone, or not ours to change any more
+                (self.folder / ".lock").unlink()  # while it is held; filelock knows of that
+        finally:
             self._lock.release()
 
-    def _admit(self, kind: str, name: str, pattern: str = _NAME, taken: Mapping[str, Any] | None = None) -> None:
+    def _admit(self, kind: str, name: str, pattern: str = NAME, taken: Mapping[str, Any] | None = None) -> None:
         if self._closed:
             raise RuntimeError(f"this run {self._closed}. Begin a new one with suite.start.")
         if not re.fullmatch(pattern, name, re.ASCII):
@@ -250,6 +233,25 @@ class Run:
         columns = ["value", "low", "high", "n"]
         rows = {name: [getattr(metric, column) for column in columns] for name, metric in chosen.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("metric")
+
+    def competent(self, claim: str) -> Learned:
+        """Whether the network that `claim` (such as "P3.1") is about has learned its task, by reported.yaml's bounds.
+
+        Ask when that is measured and the data set is noted, before its maps are drawn: `plot.banner(fig,
+        run.competent("P3.1").warning)` puts a warning over the maps of a network that has not.
+
+        Returns:
+            `learned` (None: it cannot be told; True where no bound is set for the claim), `text` with the number,
+            `warning` ("" unless it has not learned).
+
+        Raises:
+            ValueError: the paper has no such claim.
+            claims.MissingMetric: what says whether it has learned was not measured yet.
+        """
+        return self._reported.papers[self.paper].competent(claim, self._metrics, self._about())
+
+    def _about(self) -> dict[str, Any]:
+        return subject(self._published, self.profile, self.arm, self._sources)
 
     def uses(self, provenance: Mapping[str, str]) -> None:
         """Note a data set (``ImageSet.provenance``: name, sha256, variant)."""
@@ -309,8 +311,7 @@ class Run:
         """
         from xai_utils.suite import shown
 
-        about = subject(dict(self.parameters), self.profile, self.arm, self._sources)
-        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, about)
+        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, self._about())
         return shown.closing_table(self.paper, self._metrics, verdicts)
 
     def record(self) -> pd.DataFrame:
@@ -320,7 +321,8 @@ class Run:
         and call it again.
 
         Returns:
-            One row per claim: claim, kind, statement, paper (its numbers), this run (evidence), verdict.
+            One row per claim: claim, kind, statement, paper (its numbers), this run (evidence), verdict (with, in
+            brackets, what is open or why it is not tested).
 
         Raises:
             claims.MissingMetric: a rule names a metric that was not measured.
@@ -328,15 +330,14 @@ class Run:
             RuntimeError: recorded before, or the folder cannot be written.
         """
         self._admit("record", "record")
-        about = subject(dict(self.parameters), self.profile, self.arm, self._sources)
-        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, about)
+        verdicts = claims.evaluate(self._reported, self.paper, self._metrics, self._about())
         known = provenance.module_hashes(repository_root(), self.paper, self.profile) | self._modules
         record = Record(
             paper=self.paper,
             profile=self.profile,
             arm=self.arm + OWN * bool(self.overrides),
             seed=self.seed,
-            parameters={k: list(v) if isinstance(v, tuple) else v for k, v in self.parameters.items()},
+            parameters=self._published,
             overrides=list(self.overrides),
             settings=dict(self.settings),
             metrics=self._metrics,
@@ -351,6 +352,8 @@ class Run:
                 device=self.device.type,
                 data=self._sources,
                 modules=dict(sorted(known.items())),
+                weights=self._weights,
+                resumed=_resumptions(self.folder),
                 **provenance.environment(),
             ),
         )
@@ -358,15 +361,16 @@ class Run:
         files |= {f"{name}.npz": content for name, content in self._arrays.items()}
         text = json.dumps(record.model_dump(mode="json"), allow_nan=False, indent=1, ensure_ascii=False)
         files["record.json"] = f"{text}\n".encode()
-        _check_size(self.folder, files)
         with _writing(self.folder):
-            _publish(self.folder, files)
+            _check_size(self.folder, files)
+            publish(self.folder, files)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._close("has been recorded")
         rows = []
         for name, claim in (paper := self._reported.papers[self.paper]).judged.items():
             brief, verdict = _brief(paper.reported(name)), verdicts[name]
-            rows.append((name, claim.kind, claim.statement, brief, verdict.evidence, verdict.verdict))
+            judged = with_reason(verdict.verdict, verdict.reason)
+            rows.append((name, claim.kind, claim.statement, brief, verdict.evidence, judged))
         return pd.DataFrame(rows, columns=["claim", "kind", "statement", "paper", "this run", "verdict"])
 
 
@@ -402,6 +406,12 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
             "python -m ipykernel install --sys-prefix"
         )
     run = Run(paper, parameters)
+    expected = os.environ.get("XAI_FOLDER")
+    if expected and Path(expected).resolve() != run.folder.resolve():
+        raise RuntimeError(
+            f"the record would lie in {run.folder}, and notebooks/run keeps the notebook in {expected}: leave profile, "
+            "arm, seed, XAI_RESULTS and XAI_ROOT as notebooks/run has them, and let the kernel import this checkout"
+        )
     if _active:
         _active._close("was given up for a later one")
     run._open()

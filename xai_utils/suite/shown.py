@@ -126,9 +126,8 @@ def _rests_on(claim: str, entry: findings.Finding, paper: str, language: Languag
 
 
 def _standard_verdict(claim: str, arm: str, paper: str, source: Source) -> str:
-    judged = source.reported.papers[paper].judged[claim]
     subject = source.records(paper, arm)[0].subject
-    return judged.rule.evaluate(judged.kind, source.metrics(paper, arm), subject).verdict
+    return source.reported.papers[paper].judge(claim, source.metrics(paper, arm), subject).verdict
 
 
 def figure_path(entry: findings.Finding, paper: str, source: Source) -> Path:

@@ -20,7 +20,8 @@ class DataServer:
     """Serves `files` (name -> bytes). Each request takes the next entry of `script`; "ok" when it is used up.
 
     ok | truncate N | stall N (N bytes, then silence) | wrong (one byte changed) | chunked (no length is said, as hosts
-    do that pack on demand) | endless (twenty times as much) | gate (waits for `open_gate`) | status CODE | redirect URL
+    do that pack on demand) | drip S (a byte every S seconds) | drip-head S (so the headers) | endless (twenty times as
+    much) | gate (waits for `open_gate`) | status CODE | redirect URL
     """
 
     def __init__(self, files, script=(), certificate=None):
@@ -72,6 +73,11 @@ class DataServer:
         self.log.append(name)
         kind, _, value = (self.script.popleft() if self.script else "ok").partition(" ")
         body = self.files.get(name)
+        if kind == "drip-head":
+            for byte in b"HTTP/1.1 200 OK\r\nX-More: " + b"x" * 10_000:
+                request.wfile.write(bytes([byte]))
+                if self.closing.wait(float(value)):
+                    return
         if kind == "redirect" or kind == "status" or body is None:
             request.send_response(302 if kind == "redirect" else int(value or 404))
             request.send_header("Content-Length", "0")
@@ -94,6 +100,11 @@ class DataServer:
         if kind == "gate":
             self.sent.set()
             self.open_gate.wait(PATIENCE)
+        if kind == "drip":
+            for byte in body:
+                request.wfile.write(bytes([byte]))
+                if self.closing.wait(float(value)):
+                    return
         request.wfile.write(body[: int(value)] if kind in ("truncate", "stall") else body)
         request.wfile.flush()
         if kind == "stall":

@@ -87,6 +87,43 @@ def test_addresses_are_tried_in_turn(tmp_path):
     assert tree(tmp_path) == {"one.gz": BODY}
 
 
+@pytest.mark.parametrize(
+    "goal",
+    [
+        *(
+            "http://[bad",
+            "https://a..b/x",
+            "https://",
+            "//",
+            "",
+            "\x00",
+            "https://exa mple.org/",
+            "doi:10.1/x",
+            "/same",
+        ),
+        *("https://localhost:99999/x", "http://127.0.0.1:abc/", "mailto:x@y", "http://192.0.2.1/x", "data:,x"),
+    ],
+)
+def test_after_a_bad_redirect_the_next_address_is_tried(tmp_path, goal):
+    with DataServer({}, [f"redirect {goal}"] * 2) as first, DataServer({"one.gz": BODY}) as second:
+        urls = [f"{first.url}/one.gz", f"{second.url}/one.gz"]
+        downloads.download(urls, tmp_path / "one.gz", size=1, known_hash=SHA256, timeout=5)
+    assert tree(tmp_path) == {"one.gz": BODY}
+
+
+@pytest.mark.parametrize("kind", ["drip", "drip-head"])
+def test_a_server_that_drips_is_given_up_and_the_next_address_is_tried(tmp_path, kind):
+    with DataServer({"one.gz": BODY}, [f"{kind} 0.05"] * 2) as slow, DataServer({"one.gz": BODY}) as good:
+        urls = [f"{slow.url}/one.gz", f"{good.url}/one.gz"]
+        options = {"size": len(BODY), "known_hash": SHA256, "timeout": 5.0, "limit": 0.5}
+        downloads.download(urls, tmp_path / "one.gz", **options)
+        assert (slow.log, good.log) == (["one.gz"], ["one.gz"])
+        with pytest.raises(ConnectionError, match=r"other\.gz could not be loaded from .*: not done within 0.5 s"):
+            downloads.download(urls[:1], tmp_path / "other.gz", **options)
+    assert (tmp_path / "one.gz").read_bytes() == BODY
+    assert not (tmp_path / "other.gz").exists()
+
+
 def test_redirect_within_the_rules_is_followed(tmp_path):
     with DataServer({"one.gz": BODY}) as goal, DataServer({}, [f"redirect {goal.url}/x/one.gz"]) as server:
         get(server, tmp_path)

@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from xai_utils.explain import lrp
 from xai_utils.explain.lrp import LRP, Rules, propagate, trace
+from xai_utils.models import from_torch
 from xai_utils.models.layers import Add, Gate
-from xai_utils.models.resnet import from_torchvision, resnet18
+from xai_utils.models.resnet import resnet18
 
 ALL = [
     {"rule": rule, "skip": skip}
@@ -253,7 +255,7 @@ class Pair(Net):
 
 STRUCTURES = {
     "sigmoid": (lambda: replaced(relu=nn.Sigmoid()), r"module 'relu' \(Sigmoid\) has no rule"),
-    "gelu": (lambda: replaced(stem__2=nn.GELU()), r"module 'stem\.2' \(GELU\) has no rule"),
+    "softplus": (lambda: replaced(stem__2=nn.Softplus()), r"module 'stem\.2' \(Softplus\) has no rule"),
     "softmax": (
         lambda: replaced(flatten=nn.Sequential(nn.Flatten(), nn.Softmax(1))),
         r"'flatten\.1' .*explain the log",
@@ -534,7 +536,7 @@ def test_without_gradients_and_in_inference_mode():
 def test_a_copied_torchvision_resnet_for_one_image():
     models = pytest.importorskip("torchvision").models
     torch.manual_seed(6)
-    model = from_torchvision(models.resnet18(num_classes=6))
+    model = from_torch(models.resnet18(num_classes=6))
     explainer = LRP(model)
     relevance = explainer.attribute(images(1, 64, torch.float32), 5)
     assert relevance.shape == (1, 64, 64)
@@ -653,3 +655,62 @@ def test_the_recording_holds_what_rules_look_at_and_no_more():
     assert len(numbers) < len(steps)
     assert numbers[outputs] == len(steps)
     assert numbers[x] == 0
+
+
+# rules by layer -----------------------------------------------------------------------------------------------------
+
+
+def rule_of(explainer, name):
+    """The weights, ε and use of biases that a layer's relevance goes by."""
+    own = explainer.rules.layers.get(explainer.model.get_submodule(name), {})
+    return explainer.rules._replace(**own)[:3]
+
+
+def test_rules_by_name_by_function_and_by_kind_are_one_thing():
+    model = Net()
+    layers = [name for name, module in model.named_modules() if type(module) in (nn.Conv2d, nn.Linear)]
+    linear = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    assert linear
+    assert set(layers) - set(linear)
+    named = LRP(model, rule=dict.fromkeys(linear, "epsilon"))
+    made = LRP(model, rule=lambda name, module: "epsilon" if isinstance(module, nn.Linear) else None)
+    composed = LRP(model, rule="epsilon_plus")
+    for explainer in (named, made, composed):
+        for name in layers:
+            weights, epsilon, biases = rule_of(explainer, name)
+            assert weights is (lrp.epsilon_weight if name in linear else lrp.zplus_weight)
+            assert (epsilon, biases) == ((1e-6, True) if name in linear else (0.0, False))
+    found = [explainer.attribute(images(), 1) for explainer in (named, made, composed)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], LRP(model).attribute(images(), 1))
+    every = dict.fromkeys(layers, "epsilon")
+    pools = {name: "epsilon" for name, module in model.named_modules() if type(module) in lrp.POOLS}
+    torch.testing.assert_close(
+        LRP(model, rule=every | pools).attribute(images(), 1), LRP(model, rule="epsilon").attribute(images(), 1)
+    )
+
+
+def test_the_composite_with_a_box_in_the_first_layer():
+    model = Net()
+    explainer = LRP(model, rule="epsilon_gamma_box", gamma=0.5, box=(-9.0, 9.0))
+    first = next(name for name, module in model.named_modules() if type(module) is nn.Conv2d)
+    weights, epsilon, _ = rule_of(explainer, first)
+    assert (weights.func, weights.keywords) == (lrp.gamma_weight, {"gamma": 0.5})
+    assert epsilon == 1e-6
+    assert explainer.attribute(images(), 1).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("flat", "rule: got 'flat'; expected one of zplus, epsilon, gamma; by kind: epsilon_plus, epsilon_gamma_box"),
+        ({"stem.1": "flat"}, "rule: got 'flat'"),
+        ({"stem.99": "epsilon"}, r"the model has no module 'stem.99'; the closest: stem\.\d"),
+        (lambda name, module: "flat", "rule: got 'flat'"),
+        (0.5, "rule: got 0.5"),
+    ],
+)
+def test_unknown_rules_and_modules_are_refused(rule, message):
+    with pytest.raises(ValueError, match=message):
+        LRP(Net(), rule=rule)

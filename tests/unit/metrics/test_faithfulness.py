@@ -79,6 +79,77 @@ def test_equal_pixels_go_in_reading_order():
     assert (marked.deletion[0] * 6).tolist() == pytest.approx([21, 19, 15, 9, 8, 5, 0])
 
 
+def six(saliency, **options):
+    """Curves, in sums of the pixels 1 … 6, of a map (2, 3)."""
+    x = torch.arange(1.0, 7.0).double().reshape(1, 1, 2, 3)
+    result = insertion_deletion(Mean(), x, torch.as_tensor(saliency)[None], steps=6, **options)
+    return (result.insertion[0] * 6).tolist(), (result.deletion[0] * 6).tolist(), result
+
+
+def test_ties_together_bring_in_every_pixel_of_the_last_value():
+    """Ones at 2, 4 and 6: the first step asks for one pixel and gets all three, the fourth gets the whole image."""
+    insertion, deletion, result = six([[0, 1, 0], [1, 0, 1]], ties="together")
+    assert insertion == pytest.approx([0, 12, 12, 12, 21, 21, 21])
+    assert deletion == pytest.approx([21, 9, 9, 9, 0, 0, 0])
+    assert result.fractions.tolist() == pytest.approx([k / 6 for k in range(7)])  # what was asked for
+    insertion, deletion, _ = six([[2.0, 0.5, 0.5], [0.5, 3.0, -1.0]], ties="together")
+    assert insertion == pytest.approx([0, 5, 6, 15, 15, 15, 21])
+    assert deletion == pytest.approx([21, 16, 15, 6, 6, 6, 0])
+
+
+def test_one_pixel_and_a_blank_map_score_highest_together_and_nothing_in_reading_order():
+    """Together both say: after one step the whole image is in (or gone). ID = (1 − 1/S) (full − empty)."""
+    x = torch.ones(1, 1, 4, 5)
+    one, blank = torch.zeros(1, 4, 5), torch.zeros(1, 4, 5)
+    one[0, 2, 3] = 1
+    for saliency in (one, blank):
+        together = insertion_deletion(Mean(), x, saliency, steps=5, ties="together")
+        assert together.insertion[0].tolist() == pytest.approx([0, 1, 1, 1, 1, 1])
+        assert together.deletion[0].tolist() == pytest.approx([1, 0, 0, 0, 0, 0])
+        assert together.id_score.item() == pytest.approx(1 - 1 / 5)
+        for ties in ("reading", "random"):
+            assert insertion_deletion(Mean(), x, saliency, steps=5, ties=ties).id_score.item() == pytest.approx(0)
+    first = insertion_deletion(Mean(), x, one, steps=20, ties="together").insertion[0]
+    assert first.tolist() == pytest.approx([0, 1 / 20, *[1] * 19])  # with a step a pixel the one pixel comes alone
+
+
+def test_a_random_order_moves_ties_alone_and_follows_the_seed():
+    marks = [[0, 1, 0], [1, 0, 1]]
+    seen = [six(marks, ties="random", seed=seed)[0] for seed in range(300)]
+    assert all(curve[3] == pytest.approx(12) and curve[6] == pytest.approx(21) for curve in seen)  # the ones, then all
+    assert {round(curve[1]) for curve in seen} == {2, 4, 6}  # any of the ones may be first
+    assert {round(curve[4]) for curve in seen} == {13, 15, 17}
+    assert sum(curve[1] for curve in seen) / 300 == pytest.approx(4, abs=0.3)
+    assert six(marks, ties="random", seed=7)[0] == seen[7]
+    insertion, deletion, _ = six(marks, ties="random", seed=7)
+    assert [a + b for a, b in zip(insertion, deletion)] == pytest.approx([21] * 7)  # one order for both curves
+
+
+def test_each_image_has_a_random_order_of_its_own():
+    x = torch.arange(1.0, 21.0).double().reshape(1, 1, 4, 5).expand(2, -1, -1, -1)
+    both = insertion_deletion(Mean(), x, torch.zeros(2, 4, 5), steps=20, ties="random").insertion
+    alone = insertion_deletion(Mean(), x[:1], torch.zeros(1, 4, 5), steps=20, ties="random").insertion
+    assert torch.equal(both[0], alone[0])  # the first image has the first order, however many follow
+    assert not torch.equal(both[0], both[1])
+
+
+def test_without_ties_the_three_orders_are_one():
+    model, (x, saliency) = classifier(), batch()
+    expected = insertion_deletion(model, x, saliency, 1, steps=9)
+    assert expected.tied.tolist() == [0, 0, 0]
+    for ties in ("reading", "random", "together"):
+        for mine, other in zip(insertion_deletion(model, x, saliency, 1, steps=9, ties=ties), expected):
+            assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("ties", ["reading", "random", "together"])
+def test_tied_is_the_share_of_pixels_whose_value_another_pixel_has(ties):
+    maps = torch.tensor([[[3, 1, 1], [0, 2, -1]], [[0, 0, 5], [-0.0, 5, 1]], [[2, 2, 2], [2, 2, 2]]])
+    result = insertion_deletion(Mean(), torch.ones(3, 1, 2, 3), maps, steps=3, ties=ties)
+    assert result.tied.tolist() == pytest.approx([2 / 6, 5 / 6, 1])
+    assert result.tied.dtype == torch.float32
+
+
 def test_the_scale_of_a_map_does_not_matter_its_order_does():
     model, (x, saliency) = classifier(), batch()
     expected = insertion_deletion(model, x, saliency, 1, steps=9)
@@ -99,7 +170,8 @@ def test_images_and_steps_share_batches_and_nothing_is_scored_twice(batch_size):
     result = insertion_deletion(model, x, saliency, steps=5, batch_size=batch_size)
     torch.testing.assert_close(result.insertion, expected.insertion, rtol=0, atol=1e-14)
     torch.testing.assert_close(result.deletion, expected.deletion, rtol=0, atol=1e-14)
-    scored = model.sizes[1:]  # after the one look at the outputs' shape
+    assert model.sizes[1] == 1  # what made the outputs is looked up in the graph of one image
+    scored = model.sizes[2:]  # after the one look at the outputs' shape
     assert sum(scored) == 3 * 2 * 5  # S + 1 of insertion, S - 1 of deletion
     assert set(scored[:-1]) <= {batch_size}
     assert max(scored) <= batch_size
@@ -210,6 +282,8 @@ def test_the_model_and_the_arguments_are_left_as_found():
         ({"saliency": [[0.0]]}, ValueError, "saliency: got list"),
         ({"saliency": torch.full((3, 7, 8), torch.nan)}, ValueError, r"saliency: maps \[0, 1, 2\] hold NaN"),
         ({"batch_size": 0}, ValueError, "batch_size: got 0"),
+        ({"ties": "first"}, ValueError, "ties: got 'first'; expected reading, random or together"),
+        ({"ties": "random", "seed": -1}, ValueError, "seed = -1"),
         ({"score": "softmax"}, ValueError, "score: got 'softmax'"),
         ({"target": 3}, ValueError, "target: got 3, but the model has 3 classes"),
         ({"target": None}, ValueError, "target: got None"),

@@ -49,7 +49,7 @@ def crowd():
 def test_faithfulness_is_insertion_and_deletion_map_by_map(crowd, options):
     model, images, labels, maps = crowd
     found = tables.faithfulness_table(model, images, labels, maps, **options)
-    assert list(found) == ["map", "image", "insertion", "deletion", "id_score"]
+    assert list(found) == ["map", "image", "insertion", "deletion", "id_score", "tied"]
     expected = [(name, image) for name in maps for image in range(3)]
     assert list(found[["map", "image"]].itertuples(index=False, name=None)) == expected
     assert found.index.tolist() == list(range(9))

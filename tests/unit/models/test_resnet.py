@@ -1,14 +1,13 @@
-"""ResNets built of modules, and the copy of a torchvision ResNet."""
+"""ResNets built of modules, against torchvision's."""
 
 import pytest
 import torch
 from torch import nn
 
 from xai_utils.models.layers import Add, Gate
-from xai_utils.models.resnet import BasicBlock, Bottleneck, ResNet, from_torchvision, resnet18, resnet34, resnet50
+from xai_utils.models.resnet import BasicBlock, Bottleneck, ResNet, resnet18, resnet34, resnet50
 
 torchvision = pytest.importorskip("torchvision")
-theirs = torchvision.models.resnet
 
 
 def images(size=40, channels=3):
@@ -38,98 +37,6 @@ def test_parameters_and_outputs_of_torchvision(ours, library):
     with torch.no_grad():
         expected = other(images())
         torch.testing.assert_close(model.eval()(images()), expected, rtol=0, atol=1e-6)
-        twin = from_torchvision(other)
-        torch.testing.assert_close(twin(images()), expected, rtol=0, atol=1e-6)
-    assert twin.state_dict().keys() == other.state_dict().keys()
-    assert not twin.training
-
-
-def small(block=theirs.BasicBlock, layers=(1, 1, 1, 1), **options):
-    torch.manual_seed(3)
-    return randomised(theirs.ResNet(block, list(layers), num_classes=5, **options))
-
-
-def changed_stem():
-    model = small()
-    model.conv1, model.maxpool = nn.Conv2d(1, 64, 3, padding=1), nn.Identity()
-    model.fc = nn.Sequential(nn.Dropout(), nn.Linear(512, 3))
-    return model.eval()
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: small(layers=(2, 1, 3, 1)),
-        lambda: small(theirs.Bottleneck),
-        lambda: small(theirs.Bottleneck, groups=4, width_per_group=16),
-        lambda: small(theirs.Bottleneck, width_per_group=128),
-        lambda: small(theirs.Bottleneck, (1, 1, 2, 2), replace_stride_with_dilation=[False, True, True]),
-        changed_stem,
-    ],
-    ids=["layers", "bottleneck", "grouped", "wide", "dilated", "stem and head"],
-)
-def test_copies_of_variants_have_equal_outputs(make):
-    model = make()
-    x = images(channels=model.conv1.in_channels)
-    twin = from_torchvision(model)
-    with torch.no_grad():
-        torch.testing.assert_close(twin(x), model(x), rtol=0, atol=1e-6)
-
-
-def test_the_copy_is_the_copys_own_and_of_the_same_mode():
-    model = small().train()
-    model.bn1.eval()  # a frozen one
-    model.fc.weight.requires_grad_(False)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    twin = from_torchvision(model)
-    assert twin.training
-    assert twin.layer1[0].relu1.training
-    assert not twin.bn1.training
-    assert not twin.fc.weight.requires_grad
-    twin(images()).sum().backward()  # moves BatchNorm statistics
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.zero_()
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert from_torchvision(small().double()).fc.weight.dtype == torch.float64
-
-
-class Own(theirs.ResNet):
-    pass
-
-
-class OwnBlock(theirs.BasicBlock):
-    pass
-
-
-def with_a_forward():
-    model = small()
-    model.forward = lambda x: x
-    return model
-
-
-def mixed():
-    model = small()
-    model.layer4[0] = theirs.Bottleneck(256, 128, downsample=nn.Conv2d(256, 512, 1))
-    return model
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: nn.Linear(2, 2), "got .*Linear.*expected a torchvision.models.ResNet"),
-        (lambda: resnet18(5, 4), "got .*xai_utils.models.resnet.ResNet"),
-        (lambda: Own(theirs.BasicBlock, [1, 1, 1, 1]), "got .*Own.*its own forward"),
-        (with_a_forward, "expected a torchvision.models.ResNet with its own forward"),
-        (lambda: small(OwnBlock), "got blocks .*OwnBlock.*expected torchvision's BasicBlock"),
-        (mixed, "BasicBlock alone, or Bottleneck alone"),
-    ],
-    ids=["linear", "ours", "subclass", "own forward", "own block", "mixed"],
-)
-def test_refused(make, message):
-    with pytest.raises(TypeError, match=message):
-        from_torchvision(make())
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])

@@ -11,6 +11,7 @@ import torch
 from checks import augmented_from_its_generator_alone
 
 from xai_utils.data.imageset import ImageSet
+from xai_utils.explain import upsample
 from xai_utils.metrics import consistency, localization
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.models import resnet18
@@ -414,9 +415,66 @@ def test_agreement_by_hand():
 def test_agreement_of_no_images_has_the_same_columns():
     empty = paper.no_agreement()
     mask = torch.ones(1, 2, 2, dtype=torch.bool)
-    assert list(empty.columns) == list(paper.agreement(mask.float(), mask).columns)
+    full = paper.agreement(mask.float(), mask).join(paper.on_the_grid(mask.float(), mask, (1, 1)))
+    assert list(empty.columns) == list(full.columns)
     assert len(empty) == 0
     assert set(empty.dtypes) == {np.dtype(float)}
+
+
+def test_attainable_energy_is_that_of_the_best_cell():
+    cells = paper.one_cell_maps((2, 2), (4, 4))
+    falling = torch.tensor([1, 0.75, 0.25, 0], dtype=torch.float64)  # bilinear, between cell centres at 0.5 and 2.5
+    torch.testing.assert_close(cells[0], falling[:, None] * falling)
+    torch.testing.assert_close(cells[3], falling.flip(0)[:, None] * falling.flip(0))
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[0, :2, 3] = True  # top right: cell 1
+    masks[1, 1:, 1] = True
+    best, cell = paper.attainable(masks, (2, 2))
+    # cell 1 has (1 + 0.75) · 1 of its 2 · 2; of cell 2, column 1 has 0.75, and rows 1 to 3 hold all 2 of 2
+    torch.testing.assert_close(best, torch.tensor([1.75 / 4, 0.75 * 2 / 4], dtype=torch.float64))
+    assert cell.tolist() == [1, 2]
+
+
+def test_no_map_on_the_grid_has_more_energy_than_is_attainable():
+    masks = torch.rand(30, 24, 36, generator=generator(7)) < 0.03
+    masks[:, 5, 6] = True
+    best, cell = paper.attainable(masks, (3, 4))
+    grids = torch.rand(400, 3, 4, generator=generator(8)) ** 8
+    for mask, most in zip(masks, best):
+        maps = upsample(grids, (24, 36))
+        found = localization.energy_inside(maps, mask.expand(400, -1, -1))
+        assert found.max() <= most + 1e-6
+    alone = paper.one_cell_maps((3, 4), (24, 36))[cell]
+    torch.testing.assert_close(localization.energy_inside(alone, masks), best)
+
+
+def test_near_is_one_cell_in_each_direction():
+    mask = torch.zeros(1, 8, 12, dtype=torch.bool)
+    mask[0, 4, 5] = True
+    expected = torch.zeros(8, 12, dtype=torch.bool)
+    expected[2:7, 2:9] = True  # a cell of 4 × 4 on 8 × 12 has 2 × 3 pixels
+    assert torch.equal(paper.near(mask, (4, 4))[0], expected)
+    assert paper.near(mask, (3, 4))[0].any(1).tolist() == [False] + [True] * 7  # 8 / 3 counts as 3 pixels
+
+
+def test_on_the_grid_by_hand():
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[0, 0] = True
+    one_cell = paper.one_cell_maps((2, 2), (4, 4)).float()
+    denied = torch.full((4, 4), -2.0)
+    denied[3, 3] = -1  # its highest pixel is far away, but says nothing: the map counts as uniform
+    maps = torch.stack([one_cell[0], one_cell[3], torch.ones(4, 4), denied])
+    found = paper.on_the_grid(maps, mask.expand(4, 4, 4), (2, 2))
+    best, area = 1 / 4, 1 / 16  # the corner pixel of cell 0 has 1 of its sum, 2 · 2
+    assert found.attainable.tolist() == [best] * 4
+    np.testing.assert_allclose(found.share, [1, 0, area / best, area / best])
+    assert found.near.tolist() == [1, 0, 9 / 16, 9 / 16]  # a cell is 2 pixels wide: rows and columns 0 to 2
+    assert found.near_area.tolist() == [9 / 16] * 4
+    assert found.peak.tolist() == [1] * 4
+    inner = torch.zeros(2, 8, 8, dtype=torch.bool)
+    inner[0, 1:3, 1] = True  # cell 0 of 2 × 2 has its four highest pixels in rows and columns 0 and 1
+    inner[1, 2:6, 2:6] = True
+    assert paper.on_the_grid(torch.ones(2, 8, 8), inner, (2, 2)).peak.tolist() == [1 / 4, 0]
 
 
 def scores_of(column, n, seed=1):

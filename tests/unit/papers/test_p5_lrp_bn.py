@@ -375,11 +375,14 @@ def crowd():
     return model, images, torch.tensor([2, 0, 1]), maps
 
 
-@pytest.mark.parametrize("options", [{}, {"baseline": "black"}, {"baseline": "blur", "steps": 5}, {"choices": [True]}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"baseline": "black"}, {"baseline": "blur", "steps": 5}, {"choices": [True]}, {"ties": "together"}],
+)
 def test_faithfulness_is_insertion_and_deletion_map_by_map(crowd, options):
     model, images, labels, maps = crowd
     found = paper.faithfulness(model, images, labels, maps, SCALE, **options)
-    assert list(found) == ["map", "c1c", "image", "insertion", "deletion", "id_score"]
+    assert list(found) == ["map", "c1c", "image", "insertion", "deletion", "id_score", "tied"]
     options = dict(options)
     choices = options.pop("choices", (False, True))
     expected = [(name, chosen, image) for name in maps for chosen in choices for image in range(3)]
@@ -395,6 +398,7 @@ def test_faithfulness_is_insertion_and_deletion_map_by_map(crowd, options):
         assert row["insertion"] == pytest.approx(one.insertion_auc.item(), abs=1e-6)
         assert row["deletion"] == pytest.approx(one.deletion_auc.item(), abs=1e-6)
         assert row["id_score"] == pytest.approx(one.insertion_auc.item() - one.deletion_auc.item(), abs=1e-6)
+        assert row["tied"] == pytest.approx(one.tied.item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -432,15 +436,81 @@ def test_keys_of_maps_are_the_metrics_of_the_papers_tables():
 
 
 def test_tables_hold_the_papers_numbers_beside_ours():
-    ours = {"P5.1.lrp_bn.iou": 0.25, "P5.1.gradcam.insertion": 0.5}
-    found = paper.tables(pd.DataFrame({"value": ours}))
+    ours = {"P5.1.lrp_bn.iou": [0.25, 0.2, 0.304], "P5.1.gradcam.insertion": [None, None, None]}
+    found = paper.tables(pd.DataFrame.from_dict(ours, orient="index", columns=["value", "low", "high"]))
     assert list(found.index) == list(METHODS)
     assert list(found["insertion"]) == ["paper", "ours"]
-    assert found.loc["LRP-BN", "iou"].to_dict() == {"paper": 0.184, "ours": 0.25}
-    assert found.loc["Grad-CAM", "insertion"].to_dict() == {"paper": 0.635, "ours": 0.5}
-    assert found.loc["LRP", "accuracy"]["paper"] == 0.958
-    assert found.xs("ours", axis=1, level=1).notna().to_numpy().sum() == 2
-    assert found.xs("paper", axis=1, level=1).notna().to_numpy().all()
+    assert found.loc["LRP-BN", "iou"].to_dict() == {"paper": "0.184 ± 0.004", "ours": "0.25 [0.20, 0.30]"}
+    assert found.loc["Grad-CAM", "insertion"].to_dict() == {"paper": "0.635 ± 0.026", "ours": "—"}
+    assert found.loc["LRP", "accuracy"]["paper"] == "0.958 ± 0.004"
+    assert (found.xs("ours", axis=1, level=1) != "—").to_numpy().sum() == 1
+
+
+@pytest.fixture
+def dark_line():
+    """A scaled picture (1, 1, 12, 12), 0 but for an upright line of -3 in column 5, not at the border."""
+    picture = torch.zeros(1, 1, 12, 12)
+    picture[:, :, 2:10, 5] = -3
+    return picture
+
+
+def test_the_tiny_network_finds_a_dark_line_and_its_direction(dark_line):
+    tiny = paper.tiny_abn()
+    lines = tiny.extractor[0](dark_line)[0]
+    assert lines[:, 5, 5].tolist() == pytest.approx([0, 3, 0, 0], abs=1e-6)
+    joined = tiny.attention.reduce(tiny.extractor(dark_line))[0, 0]
+    assert joined[2:10].argmax(1).tolist() == [5] * 8
+    found = tiny.branches(dark_line)
+    torch.testing.assert_close(found.attention[0, 0], torch.sigmoid(2 * joined - 3))
+    assert found.attention_logits[0, 0].item() == pytest.approx(-found.attention_logits[0, 1].item(), abs=1e-6)
+    assert found.attention_logits[0, 1].item() == pytest.approx((4 * joined - 2).mean().item(), abs=1e-5)
+    h = tiny.extractor(dark_line)
+    assert found.logits[0, 1].item() == pytest.approx(10 * (found.attention * h).sum(1).mean().item() - 1, abs=1e-5)
+    assert not any(parameter.requires_grad for parameter in tiny.parameters())
+
+
+def test_the_tiny_block_adds_what_the_neighbours_support():
+    block = paper.tiny_abn().extractor[2]
+    x = torch.zeros(1, 4, 7, 7)
+    x[0, 2, 3, 3] = 8.0  # a lonely response: its neighbours get an eighth of it, itself nothing
+    expected = torch.zeros(4, 7, 7)
+    expected[2, 2:5, 2:5] = 1.0
+    expected[2, 3, 3] = 8.0
+    torch.testing.assert_close(block(x)[0], expected, atol=1e-4, rtol=0)
+
+
+def test_the_tiny_network_takes_colours_and_leaves_the_random_state(dark_line):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    grey, colours = paper.tiny_abn(), paper.tiny_abn(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    picture = dark_line.expand(-1, 3, -1, -1)
+    torch.testing.assert_close(colours(picture), grey(dark_line))
+    relevance = LRPBN(colours, multiply=False, c1c=False).attribute(picture, 1)
+    torch.testing.assert_close(relevance, LRPBN(grey, multiply=False, c1c=False).attribute(dark_line, 1))
+    assert relevance[0].argmax().item() % 12 == 5
+
+
+def test_number_grids_print_every_number():
+    fig = paper.number_grids({"one": torch.tensor([[1.0, -0.25]]), "none": torch.zeros(2, 1)}, "numbers")
+    assert [[text.get_text() for text in ax.texts] for ax in fig.axes] == [["1", "-0.25"], ["0", "0"]]
+    assert fig.axes[0].images[0].get_array().tolist() == [[1.0, -0.25]]
+    assert [ax.get_title() for ax in fig.axes] == ["one", "none"]
+
+
+def test_order_curves_draw_each_order_and_name_its_area():
+    def made(k):
+        curve = torch.tensor([[0.0, k, 1.0]])
+        area = torch.tensor([0.3 * k])
+        return faithfulness.Faithfulness(torch.tensor([0, 0.5, 1]), curve, 1 - curve, area, 1 - area, area, area)
+
+    fig = paper.order_curves({"a map": {"reading": made(0.5), "together": made(1.0)}})
+    left, right = fig.axes
+    assert [line.get_ydata().tolist() for line in left.lines] == [[0, 0.5, 1], [0, 1, 1]]
+    assert [line.get_ydata().tolist() for line in right.lines] == [[1, 0.5, 0], [1, 0, 0]]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["reading 0.15", "together 0.30"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["reading 0.85", "together 0.70"]
+    assert (left.get_xlabel(), right.get_xlabel()) == ("share of the pixels inserted", "share of the pixels deleted")
 
 
 @pytest.fixture

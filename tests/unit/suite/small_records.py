@@ -10,6 +10,7 @@ from xai_utils.suite import parameters as parameters_of
 
 PAPER = "01_id_cvae_morphing"
 GOOD = {
+    "V1.validation_accuracy": (98.0, None, None, "%"),
     "P1.1.accuracy": (98.4, None, None, "%"),
     "P1.3.misclassified": (150.0, None, None, ""),
     "P1.3.accuracy_kept": (98.4, None, None, "%"),
@@ -21,6 +22,7 @@ GOOD = {
     "X1.1.accuracy": (99.1, None, None, "%"),
     "X1.2.odd_share_difference": (0.1, 0.05, 0.15, ""),
 }
+NAMES = {"accuracy": "P1.1.accuracy", "odd": "P1.4.odd_share", "learned": "V1.validation_accuracy"}
 
 
 def small_checkout(folder, monkeypatch):
@@ -37,11 +39,11 @@ def small_checkout(folder, monkeypatch):
 
 
 def write(root, seed=0, profile="standard", arm="main", dataset="mnist", results="results", modules=None, **change):
-    """One valid record, its claims judged by the rules; `change` replaces metric values (accuracy=…) or parameters."""
+    """One valid record, its claims judged by the rules; `change` replaces metric values (of `NAMES`) or parameters."""
     parameters = {"profile": profile, "arm": arm, "seed": seed, "dataset": dataset, "epochs": change.pop("epochs", 2)}
     metrics = {name: dict(zip(("value", "low", "high", "unit"), entry)) for name, entry in GOOD.items()}
     for name, value in change.items():
-        metrics[{"accuracy": "P1.1.accuracy", "odd": "P1.4.odd_share"}[name]]["value"] = value
+        metrics[NAMES[name]]["value"] = value
     estimates = {name: Estimate(**entry) for name, entry in metrics.items()}
     verdicts = claims.evaluate(claims.load(), PAPER, estimates, parameters)
     hardware = {"cpu": "c", "cores": 2, "memory_gib": 8.0, "gpu": None}

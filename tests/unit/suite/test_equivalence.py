@@ -5,8 +5,10 @@ import shutil
 import pytest
 import toy
 
-from xai_utils.suite import chain, equivalence, replay
-from xai_utils.suite.history import NotPossible
+from xai_utils.suite import chain
+from xai_utils.suite.equivalence import command as equivalence
+from xai_utils.suite.equivalence import replay
+from xai_utils.suite.equivalence.history import NotPossible
 
 SCORES = "xai_utils/metrics/scores.py"
 NOTEBOOK = f"notebooks/{toy.PAPER}.ipynb"

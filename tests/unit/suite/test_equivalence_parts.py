@@ -9,10 +9,11 @@ import pytest
 import toy
 import yaml
 
-from xai_utils.suite import compared, provenance, replay
-from xai_utils.suite.definitions import Tree
-from xai_utils.suite.history import History
-from xai_utils.suite.normal_form import Writer
+from xai_utils.suite import provenance
+from xai_utils.suite.equivalence import compared, replay
+from xai_utils.suite.equivalence.definitions import Tree
+from xai_utils.suite.equivalence.history import History
+from xai_utils.suite.equivalence.normal_form import Writer
 
 
 def result(folder, metrics, arrays=None, data=(), **parameters):

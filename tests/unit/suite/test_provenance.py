@@ -17,6 +17,7 @@ import torch
 
 from xai_utils import seeds
 from xai_utils.suite import provenance
+from xai_utils.suite.equivalence.history import History
 
 SOURCE = '''
 """Module docstring."""
@@ -245,6 +246,37 @@ def test_git_state_of_a_checkout(tmp_path, monkeypatch):
 def test_git_state_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_state(tmp_path) == ("unknown", None)
+
+
+@pytest.fixture
+def two_repositories(tmp_path):
+    """A checkout and a stranger's, each with a commit."""
+    for name in ("ours", "theirs"):
+        (tmp_path / name / "xai_utils").mkdir(parents=True)
+        (tmp_path / name / "xai_utils/a.py").write_text(name)
+        git(tmp_path / name, "init", "-q")
+        git(tmp_path / name, "add", ".")
+        git(tmp_path / name, "commit", "-qm", name)
+    return tmp_path / "ours", tmp_path / "theirs"
+
+
+def test_variables_that_lead_to_another_repository_are_not_followed_and_named(two_repositories, monkeypatch):
+    ours, theirs = two_repositories
+    commit = git(ours, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(theirs / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(theirs))
+    with pytest.warns(UserWarning, match=f"GIT_DIR, GIT_WORK_TREE set: not followed, .* the commit of {ours}"):
+        assert provenance.git_state(ours) == (commit, False)
+    assert History(ours).head == commit
+
+
+def test_a_repository_of_another_owner_is_named_with_the_way_out(two_repositories, monkeypatch):
+    ours, _ = two_repositories
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch, for tests
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    fix = f"git config --global --add safe.directory {ours}"
+    with pytest.warns(UserWarning, match=f"names no commit: another user owns {ours}.*{fix}"):
+        assert provenance.git_state(ours) == ("unknown", None)
 
 
 def test_environment_describes_the_machine_and_nobody():

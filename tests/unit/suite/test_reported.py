@@ -1,7 +1,6 @@
 """results/reported.yaml against the papers' own texts: ids, numbers (typed here from the sources), and rules."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,7 +147,8 @@ def test_every_other_number_with_its_place():
 def test_bounds_that_were_derived():
     rule = REPORTED.papers["01_id_cvae_morphing"].claims["P1.1"].rule
     error = 100 * math.sqrt(0.9813 * (1 - 0.9813) / 10_000)
-    assert [condition.bound for condition in rule.conditions] == [round(98.13 - 2 * error, 2), 97.0]
+    assert [condition.bound for condition in rule.conditions] == [98.13, 97.0]
+    assert rule.conditions[0].tolerance == round(2 * error, 2)
     found = values("05_lrp_bn")
     conditions = REPORTED.papers["05_lrp_bn"].claims["P5.1"].rule.conditions
     assert {c.metric for c in conditions} == {f"P5.1.{m}.{column}" for m in TABLES_OF_P5 for column in COLUMNS}
@@ -160,116 +160,189 @@ def test_bounds_that_were_derived():
 
 
 def synthetic(rule, rng):
-    """Random metrics below, between and above the bounds of a rule; None now and then."""
+    """Random metrics below, across, between and above the bounds of a rule."""
     metrics = {}
-    for name, _ in rule.metrics():
+    for name in rule.metrics():
         bounds = [need.at_least for need in rule.needs if need.metric == name]
         for condition in rule.conditions:
-            if condition.metric == name and condition.bound is not None:
+            if condition.metric == name:
                 reach = condition.tolerance or 0
                 bounds += [condition.bound - reach, condition.bound + reach]
         points = sorted({b + step for b in bounds for step in (-0.004, 0, 0.004)} | {max(bounds) + 1, min(bounds) - 1})
-        low, value, high = sorted(rng.choice(points, size=3))
+        low, value, high = sorted(rng.choice(points, size=3) if rng.random() < 0.5 else [rng.choice(points)] * 3)
         metrics[name] = Estimate(float(value), low=float(low), high=float(high))
     return metrics
 
 
+def gates_of(paper, claim, arm):
+    return [gate for gate in paper.competence if claim in gate.claims and gate.applies({"arm": arm})]
+
+
 @pytest.mark.parametrize(("stem", "claim"), JUDGED)
 def test_every_rule_reaches_every_verdict_that_it_can_give(stem, claim):
-    entry = REPORTED.papers[stem].judged[claim]
+    paper = REPORTED.papers[stem]
+    entry = paper.judged[claim]
     rule, rng = entry.rule, np.random.default_rng(5)
     home = {name: allowed[0] for name, allowed in rule.comparable.items()} | {"arm": rule.arms[0]}
     home |= {"dataset": rule.data[0]} if rule.data else {}
     if rule.never:
-        assert rule.evaluate(entry.kind, {}, home).verdict == rule.never
+        assert paper.judge(claim, {}, home).verdict == rule.never
         return
-    expected = {rule.at_most or "reproduced", "not reproduced"}
-    expected |= {"partly"} if len(rule.conditions) > 1 else set()
+    gates = gates_of(paper, claim, home["arm"])
+    learned = {gate.metric: Estimate(gate.at_least) for gate in gates}
+    expected = {rule.at_most or "reproduced", "not reproduced", "undecided"}
+    necessary = sum(condition.necessary for condition in rule.conditions)
+    expected |= {"partly"} if max(rule.partly_at, necessary) < rule.enough else set()
     expected |= {"not tested"} if rule.needs else set()
     expected |= {"not comparable"} if entry.kind == "value" else set()
-    seen, best = set(), {name: Estimate(None, note="no case") for name, _ in rule.metrics()}
-    assert rule.evaluate(entry.kind, best, home).verdict == "not tested"  # nothing is defined
+    seen, nothing = set(), {name: Estimate(None, note="no case") for name in rule.metrics()}
+    assert paper.judge(claim, nothing | learned, home).verdict == "not tested"  # nothing is defined
     for metrics in _good_and_bad(rule):
-        seen.add(rule.evaluate(entry.kind, metrics, home).verdict)
-    for _ in range(600):
-        metrics = synthetic(rule, rng)
-        seen.add(rule.evaluate(entry.kind, metrics, home).verdict)
+        seen.add(paper.judge(claim, metrics | learned, home).verdict)
+    for _ in range(2000):
+        metrics = synthetic(rule, rng) | learned
+        seen.add(paper.judge(claim, metrics, home).verdict)
         if entry.kind == "value":
-            seen.add(rule.evaluate(entry.kind, metrics, home | {"dataset": "digits"}).verdict)
+            seen.add(paper.judge(claim, metrics, home | {"dataset": "digits"}).verdict)
         if expected <= seen:
             break
     assert seen == expected
+    for gate in gates:  # a little below the bound, and nothing else counts
+        worse = learned | {gate.metric: Estimate(gate.at_least - 1e-9)}
+        assert {paper.judge(claim, m | worse, home).verdict for m in _good_and_bad(rule)} == {"not tested"}
 
 
 def _good_and_bad(rule):
     """All conditions met, then each metric in turn moved far off to either side."""
-    good = {name: SimpleNamespace(value=1e3, low=1e3, high=1e3) for name, _ in rule.metrics()}
+    good = dict.fromkeys(rule.metrics(), 1e3)
     for condition in rule.conditions:
         down = condition.test in ("at_most", "below")
         wanted = condition.bound if condition.test == "within" else condition.bound + (-0.02 if down else 0.02)
-        old = getattr(good[condition.metric], condition.use)
-        setattr(good[condition.metric], condition.use, wanted if old == 1e3 else (min if down else max)(old, wanted))
-        if good[condition.metric].value == 1e3:
-            good[condition.metric].value = wanted
-    yield good
-    for name in good:
+        old = good[condition.metric]
+        good[condition.metric] = wanted if old == 1e3 else (min if down else max)(old, wanted)
+    spans = {name: Estimate(value, low=value, high=value) for name, value in good.items()}
+    yield spans
+    for name in spans:
         for far in (-1e3, 1e3):
-            yield good | {name: Estimate(far, low=far, high=far)}
+            yield spans | {name: Estimate(far, low=far, high=far)}
+
+
+# claims that no gate stands before, and why; X4.2 and P4.2 ask what a loss does to a network, however good it was
+FREE = {
+    "P1.1": "a number", "P1.2": "a number", "X1.1": "a number", "P2.1": "a number", "P5.1": "a number",
+    "P2.5": "an identity of two formulas", "P5.7": "sums of relevance, whatever the network knows",
+    "P5.3": "accuracy", "P4.2": "the effect of a loss", "X4.2": "the effect of a loss", "X3.2": "no map is used",
+    "P4.3": "about a network that has not learned its task", "X5.2": "about masks, as controls",
+}  # fmt: skip
+
+
+def test_every_claim_about_maps_has_a_gate_in_each_of_its_arms():
+    free = set()
+    for stem, claim in JUDGED:
+        paper = REPORTED.papers[stem]
+        arms = {arm: len(gates_of(paper, claim, arm)) for arm in paper.judged[claim].rule.arms}
+        free |= {claim} if not any(arms.values()) else set()
+        assert len({*arms.values()}) == 1, f"{claim}: {arms}"  # in all arms alike
+    assert free == {*FREE}
+
+
+def test_the_bounds_of_competence_are_those_that_were_derived():
+    bounds = {}
+    for paper in REPORTED.papers.values():
+        for gate in paper.competence:
+            bounds.setdefault(gate.metric, []).append(gate.at_least)
+    third = [chance + (1 - chance) / 3 for chance in (1 / 6, 1 / 2, 1 / 10, 1 / 20)]  # of the way to perfect
+    assert bounds == {
+        "V1.validation_accuracy": [REPORTED.papers["01_id_cvae_morphing"].claims["P1.3"].rule.conditions[0].bound],
+        "P2.1.r2": [0.9],
+        "P2.6.r2": [0.9],
+        "P3.balanced_accuracy": [math.ceil(20 * third[0]) / 20],
+        "P4.2.before.balanced_accuracy": [round(bound, 2) for bound in third[1:]],
+        "P5.3.abn.accuracy": [0.8],
+        "P5.3.resnet.accuracy": [0.8],
+    }
 
 
 @pytest.mark.parametrize(
     ("accuracy", "dataset", "profile", "verdict"),
     [
-        (98.46, "mnist", "standard", "reproduced"),
-        (97.86, "mnist", "paper", "reproduced"),
-        (97.85, "mnist", "standard", "partly"),
-        (97.0, "mnist", "standard", "partly"),
-        (96.99, "mnist", "standard", "not reproduced"),
-        (99.9, "digits", "quick", "not comparable"),
-        (99.9, "mnist", "quick", "not comparable"),
+        ((98.2, 98.0, 98.4), "mnist", "standard", "reproduced"),
+        ((98.13,), "mnist", "paper", "reproduced"),
+        ((98.46, 97.95, 98.97), "mnist", "standard", "partly"),  # it may be the paper's number, or a better one
+        ((98.68, 98.44, 98.89), "mnist", "standard", "partly"),  # better than the paper's, not equal to it
+        ((97.8, 97.7, 97.85), "mnist", "standard", "partly"),
+        ((97.0, 96.8, 97.2), "mnist", "standard", "undecided"),
+        ((96.9, 96.8, 96.99), "mnist", "standard", "not reproduced"),
+        ((98.13,), "digits", "quick", "not comparable"),
+        ((98.13,), "mnist", "quick", "not comparable"),
     ],
 )
 def test_the_accuracy_of_paper_1(accuracy, dataset, profile, verdict):
-    entry = REPORTED.papers["01_id_cvae_morphing"].claims["P1.1"]
-    metrics = {"P1.1.accuracy": Estimate(accuracy, low=None, high=None)}
-    assert entry.rule.evaluate(entry.kind, metrics, {"dataset": dataset, "profile": profile}).verdict == verdict
+    value, low, high = accuracy if len(accuracy) == 3 else (*accuracy, None, None)
+    metrics = {"P1.1.accuracy": Estimate(value, low=low, high=high)}
+    got = REPORTED.papers["01_id_cvae_morphing"].judge("P1.1", metrics, {"dataset": dataset, "profile": profile})
+    assert got.verdict == verdict
 
 
 @pytest.mark.parametrize(
     ("value", "low", "high", "cases", "verdict"),
     [
         (0.2, 0.12, 0.31, 60, "reproduced"),
-        (0.1, 0.03, 0.25, 30, "partly"),  # above the band's own 5 %, though not surely
+        (0.1, 0.03, 0.25, 30, "undecided"),  # above the band's own 5 %, though not surely
         (0.8, 0.7, 0.9, 60, "partly"),  # odd ones are the rule, not "here and there"
-        (0.0, 0.0, 0.06, 60, "not reproduced"),
-        (0.04, 0.02, 0.09, 180, "not reproduced"),  # no more than real images do
+        (0.45, 0.3, 0.6, 20, "partly"),  # perhaps the rule
+        (0.0, 0.0, 0.04, 60, "not reproduced"),  # no more than real images do
+        (0.04, 0.02, 0.09, 180, "undecided"),
         (0.2, 0.12, 0.31, 9, "not tested"),
     ],
 )
 def test_odd_morphs_of_paper_1(value, low, high, cases, verdict):
-    entry = REPORTED.papers["01_id_cvae_morphing"].claims["P1.4"]
     metrics = {"P1.4.odd_share": Estimate(value, low=low, high=high), "P1.3.misclassified": Estimate(cases)}
-    assert entry.rule.evaluate(entry.kind, metrics, {}).verdict == verdict
+    metrics["V1.validation_accuracy"] = Estimate(98.0)
+    assert REPORTED.papers["01_id_cvae_morphing"].judge("P1.4", metrics, {}).verdict == verdict
 
 
 def test_paper_1_in_its_two_arms_is_judged_by_its_own_claims():
     metrics = {name: Estimate(99.2, low=99.0, high=99.4) for name in (
         "P1.1.accuracy", "P1.3.misclassified", "P1.3.accuracy_kept", "P1.3.a.distance_difference",
         "P1.3.b.probability_difference_true", "P1.3.b.probability_difference_runner_up",
-        "P1.3.b.realism_difference_blend", "P1.4.odd_share", "X1.2.odd_share_difference",
+        "P1.3.b.realism_difference_blend", "P1.4.odd_share", "X1.2.odd_share_difference", "V1.validation_accuracy",
     )}  # fmt: skip
     place = {"dataset": "mnist", "profile": "standard"}
     main = claims.evaluate(REPORTED, "01_id_cvae_morphing", metrics, place)
     assert {k: v.verdict for k, v in main.items()} == {
-        "P1.1": "reproduced", "P1.2": "not comparable", "P1.3": "partly", "P1.4": "partly",
+        "P1.1": "partly", "P1.2": "not comparable", "P1.3": "partly", "P1.4": "partly",
         "X1.1": "not tested", "X1.2": "reproduced",
     }  # fmt: skip
     assert main["P1.3"].evidence.endswith("because the comparison with heat maps needs people; measured on mnist")
-    own = dict.fromkeys(("X1.1.accuracy", "X1.2.odd_share_difference"), metrics["P1.1.accuracy"])
+    own = dict.fromkeys(
+        ("X1.1.accuracy", "X1.2.odd_share_difference", "V1.validation_accuracy"), metrics["P1.1.accuracy"]
+    )
     own["P1.3.misclassified"] = Estimate(80)
     improved = claims.evaluate(REPORTED, "01_id_cvae_morphing", own, place | {"arm": "improved"})
     assert [improved[k].verdict for k in ("P1.1", "P1.3", "X1.1", "X1.2")] == ["not tested"] * 2 + ["reproduced"] * 2
     assert improved["P1.1"].evidence == "belongs to arm main, not improved"
+
+
+@pytest.mark.parametrize(
+    ("a", "blend", "accuracy", "verdict"),
+    [
+        (0.3, 0.3, 98, "partly"),  # at most, whatever holds
+        (-0.3, 0.3, 98, "partly"),  # as on MNIST
+        (0.3, -0.3, 98, "partly"),
+        (-0.3, -0.3, 98, "not reproduced"),  # what is nearly true by construction does not count
+        (0.3, 0.3, 80, "not reproduced"),  # no accuracy is kept
+    ],
+)
+def test_the_morphs_of_paper_1_need_accuracy_and_what_holds_by_construction_does_not_count(a, blend, accuracy, verdict):
+    metrics = {
+        "P1.3.misclassified": Estimate(50), "V1.validation_accuracy": Estimate(98.0),
+        "P1.3.accuracy_kept": Estimate(accuracy), "P1.3.a.distance_difference": Estimate(a, low=a - 0.1, high=a + 0.1),
+        "P1.3.b.probability_difference_true": Estimate(0.7, low=0.6, high=0.8),
+        "P1.3.b.probability_difference_runner_up": Estimate(0.7, low=0.6, high=0.8),
+        "P1.3.b.realism_difference_blend": Estimate(blend, low=blend - 0.1, high=blend + 0.1),
+    }  # fmt: skip
+    assert REPORTED.papers["01_id_cvae_morphing"].judge("P1.3", metrics, {}).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -281,10 +354,31 @@ def test_paper_1_in_its_two_arms_is_judged_by_its_own_claims():
     ],
 )
 def test_p2_4_is_judged_as_written(signed, best, verdict):
-    entry = REPORTED.papers["02_moram_regression"].claims["P2.4"]
-    metrics = {}
+    paper, metrics = REPORTED.papers["02_moram_regression"], {"P2.1.r2": Estimate(0.99)}
     for name, (share, low) in {"signed": signed, "best_reading": best}.items():
         metrics[f"P2.4.{name}.share_of_r"] = Estimate(share)
-        metrics[f"P2.4.{name}.auc_difference"] = Estimate(low + 0.01, low=low)
-    assert entry.rule.evaluate(entry.kind, metrics, {"arm": "rectangles"}).verdict == verdict
-    assert entry.rule.evaluate(entry.kind, metrics, {"arm": "rotated_digits"}).verdict == "not tested"
+        metrics[f"P2.4.{name}.auc_difference"] = Estimate(low + 0.01, low=low, high=low + 0.02)
+    assert paper.judge("P2.4", metrics, {"arm": "rectangles"}).verdict == verdict
+    assert paper.judge("P2.4", metrics, {"arm": "rotated_digits"}).verdict == "not tested"
+    unlearned = paper.judge("P2.4", metrics | {"P2.1.r2": Estimate(-0.06)}, {"arm": "rectangles", "own": True})
+    said = "the network has not learned it: P2.1.r2 is -0.06 on test images, it must be above 0, as guessing gives"
+    assert (unlearned.verdict, unlearned.reason) == ("not tested", said)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "consistency", "ratio", "verdict"),
+    [
+        ((0.02, 0.01, 0.03), (0.2, 0.1, 0.3), (1.0,), "reproduced"),
+        ((0.003, -0.012, 0.02), (0.2, 0.1, 0.3), (1.6,), "undecided"),  # consistency alone makes no "partly"
+        ((-0.1, -0.2, -0.01), (0.2, 0.1, 0.3), (1.6,), "not reproduced"),
+        ((0.02, 0.01, 0.03), (0.2, 0.1, 0.3), (0.1,), "partly"),  # one constant map
+        ((0.02, 0.01, 0.03), (-0.2, -0.3, -0.1), (1.6,), "partly"),
+    ],
+)
+def test_hypothesis_2_of_paper_4_needs_accuracy(accuracy, consistency, ratio, verdict):
+    metrics = {
+        "P4.2.accuracy_difference": Estimate(accuracy[0], low=accuracy[1], high=accuracy[2]),
+        "P4.2.consistency_difference": Estimate(consistency[0], low=consistency[1], high=consistency[2]),
+        "P4.2.between_class_ratio": Estimate(*ratio),
+    }
+    assert REPORTED.papers["04_cam_consistency"].judge("P4.2", metrics, {"arm": "grad_cam_20"}).verdict == verdict

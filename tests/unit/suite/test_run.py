@@ -1,10 +1,12 @@
 """A run from start to record, in a checkout of its own: whose values count, folder, metrics, figures, record, lock."""
 
 import errno
+import hashlib
 import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +19,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_paper import GOOD, PAPER, SCHEMA, content, measured, picture, recorded, start, with_arms
+from tiny_paper import GOOD, PAPER, SCHEMA, content, measured, picture, recorded, rewrite, start, with_arms
 
 from xai_utils.data.store import unpublished
 from xai_utils.metrics import statistics
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import claims
+from xai_utils.suite import batch, claims
 from xai_utils.suite import run as suite_run
 from xai_utils.suite.parameters import PASSED
-from xai_utils.suite.record import DataSource, load_record
+from xai_utils.suite.record import DataSource, load_record, stale
 
 pytestmark = pytest.mark.usefixtures("repository")
 
@@ -385,6 +387,36 @@ def test_profile_arm_and_parameters_reach_the_rules():
     assert run.record().verdict[0] == "not comparable"
 
 
+def test_a_run_says_whether_its_network_has_learned_and_judges_no_map_of_one_that_has_not():
+    run = start()
+    with pytest.raises(claims.MissingMetric, match=r"^not measured: P1\.1\.accuracy, which says"):
+        run.competent("P1.2")
+    with pytest.raises(ValueError, match=r"no claim 'P1\.7'; there are P1\.1, P1\.2, P1\.3"):
+        run.competent("P1.7")
+    measured(run, accuracy=59.0)
+    said = "P1.1.accuracy is 59 on test images, it needs 60"
+    assert run.competent("P1.2") == (False, said)
+    assert run.competent("P1.2").warning == f"This network has not learned its task ({said}): its maps say little."
+    assert run.competent("P1.1").warning == ""  # no gate stands before it
+    assert run.record().verdict[1] == f"not tested (the network has not learned it: {said})"
+    assert load_record(run.folder).claims["P1.2"].reason == f"the network has not learned it: {said}"
+
+
+def test_on_own_images_the_network_must_be_better_than_guessing():
+    run = start()
+    run.uses({"name": "mine", "sha256": "ab", "variant": "own"})
+    run.measure("P1.1.accuracy", Estimate(80.0, low=50.0, high=90.0))
+    run.measure("P1.2.difference", Estimate(0.2, low=0.1, high=0.3))
+    assert run.competent("P1.2") == (
+        None,
+        "P1.1.accuracy is 80 [50, 90] on test images, and V1.chance was not measured",
+    )
+    run.measure("V1.chance", 50.0)
+    assert run.competent("P1.2").learned is False
+    said = "not tested (the network has not learned it: P1.1.accuracy is 80 [50, 90] on test images"
+    assert run.record().verdict[1].startswith(said)
+
+
 def test_a_missing_metric_stops_before_anything_is_written():
     run = start()
     run.measure("P1.1.accuracy", 90.0)
@@ -477,14 +509,12 @@ def test_a_full_disk_leaves_the_old_record_and_the_run_can_record_again(monkeypa
     run = measured(start(), accuracy=50.0)
     run.figure("fig1", picture(3.0))
     run.checkpoint("model").write_bytes(b"weights")
-    write = Path.write_bytes
 
-    def full(path, data):
-        write(path, data[: len(data) // 2])
+    def full(handle):  # the system may say so only now
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(RuntimeError, match=r"No space left on device.*older record there is as it was") as caught:
             run.record()
     assert str(run.folder) in str(caught.value)
@@ -602,7 +632,7 @@ def test_a_killed_process_leaves_no_stale_lock_and_its_leftovers_go():
         process.send_signal(signal.SIGKILL)
     half = folder.parent / ".seed_3.record-abc/new"
     half.mkdir(parents=True)
-    (half / "record.json").write_text("{")
+    (half / "record.json").write_text("{")  # nothing was moved yet
     neighbour = folder.parent / ".seed_31.record-abc"
     neighbour.mkdir()
     start()
@@ -691,7 +721,7 @@ def test_a_run_with_own_values_never_replaces_the_arms_record(repository, monkey
     assert (record.arm, record.overrides) == ("improved+own", ["flip", "widths"])
     assert record.parameters == GOOD | {"arm": "improved", "widths": [3], "flip": False, "momentum": 0.0}
     assert record.settings == dict(run.settings)
-    assert record.subject == {**record.parameters, "dataset": "", "arm": "improved"}
+    assert record.subject == {**record.parameters, "dataset": "", "arm": "improved", "own": False}
     assert content(arms_own.folder) == before
     assert load_record(arms_own.folder).arm == "improved"
 
@@ -746,3 +776,154 @@ def test_a_kernel_of_another_environment_is_refused_by_name(repository, monkeypa
     monkeypatch.setenv("XAI_PREFIX", str(tmp_path / "other"))
     with pytest.raises(RuntimeError, match=rf"runs in the environment {re.escape(sys.prefix)}, .*{tmp_path}/other"):
         start()
+
+
+@pytest.mark.parametrize(("results", "changes"), [("other", {}), ("", {"seed": 4}), ("", {"widths": [3]})])
+def test_a_record_that_would_lie_elsewhere_than_the_notebook_is_refused(repository, monkeypatch, results, changes):
+    folder = repository / "results/quick" / PAPER / "main/seed_3"
+    monkeypatch.setenv("XAI_FOLDER", str(folder))
+    start()
+    monkeypatch.setenv("XAI_RESULTS", results)
+    with pytest.raises(RuntimeError, match=f"keeps the notebook in {folder}: leave"):
+        start(**changes)
+    assert not (repository / "other").exists()
+    assert [path.name for path in (repository / "results/quick" / PAPER).iterdir()] == ["main"]
+
+
+# --- what a record tells of files and of how it came about ----------------------------------------------------------
+
+
+def with_paths(repository):
+    more = 'folder: {type: str, default: "", help: "images"}\nweights: {type: str, default: "", help: "file"}\n'
+    more += 'several: {type: str, default: [], list: true, help: "files"}\n'
+    rewrite(repository / f"notebooks/parameters/{PAPER}.yaml", SCHEMA + more)
+    return {"folder": "", "weights": "", "several": []}
+
+
+def test_no_absolute_path_enters_a_record(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    paths = with_paths(repository) | {"folder": str(tmp_path / "photos/mine"), "several": ["~/a/b", "/x/y", "c/d", "e"]}
+    run = measured(start(**paths, device="cpu"))
+    assert run.parameters["folder"] == str(tmp_path / "photos/mine")  # what it computes with
+    run.record()
+    record = load_record(run.folder)
+    assert record.parameters["folder"] == "mine"
+    assert record.parameters["several"] == ["b", "y", "c/d", "e"]
+    text = (run.folder / "record.json").read_text()
+    assert str(tmp_path) not in text
+    inside = measured(start(**paths | {"folder": str(repository / "data/mine")}))
+    inside.record()
+    assert load_record(inside.folder).parameters["folder"] == "data/mine"
+
+
+def test_a_profile_with_an_absolute_path_makes_current_records(repository, tmp_path, monkeypatch):
+    paths = with_paths(repository)
+    profile = repository / f"notebooks/profiles/quick/{PAPER}.yaml"
+    rewrite(profile, f"learning_rate: 0.001\nfolder: {tmp_path}/photos\n")
+    monkeypatch.setenv(PASSED, "")
+    run = measured(start(**paths))
+    run.record()
+    record = load_record(run.folder)
+    assert (record.overrides, record.parameters["folder"]) == ([], "photos")
+    assert stale(record) == []
+    (run.folder / "notebook.ipynb").write_text("{}")
+    assert batch.plan("quick", PAPER, "main", "3")[0].reason.startswith("changed since: xai_utils/")  # no package there
+    rewrite(profile, f"learning_rate: 0.001\nfolder: {tmp_path}/others\n")
+    assert stale(record) == [f"notebooks/profiles/quick/{PAPER}.yaml"]
+    assert batch.plan("quick", PAPER, "main", "3")[0].reason == "made with other parameters: folder"
+
+
+def test_weights_that_a_run_reads_are_named_by_checksum(repository, tmp_path):
+    paths = with_paths(repository)
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    run = measured(start(**paths | {"weights": str(tmp_path / "w.pth")}))
+    run.record()
+    record = load_record(run.folder)
+    assert record.provenance.weights == {"weights": hashlib.sha256(b"weights").hexdigest()}
+    assert record.parameters["weights"] == "w.pth"
+    for value in ("", "nowhere.pth"):
+        run = measured(start(**paths | {"weights": value}))
+        run.record()
+        assert load_record(run.folder).provenance.weights == {}
+        assert '"weights": {' not in (run.folder / "record.json").read_text()
+
+
+def test_a_record_tells_that_it_was_resumed_and_how_often():
+    run = measured(start())
+    run.checkpoint("model").with_name("model.pt.resumed").write_text("epoch 3\nepoch 7\n")
+    run.checkpoint("other").write_bytes(b"")
+    run.record()
+    assert load_record(run.folder).provenance.resumed == {"model": 2}
+    run = measured(start())
+    run.record()
+    assert load_record(run.folder).provenance.resumed == {}
+    assert "resumed" not in (run.folder / "record.json").read_text()
+
+
+# --- the lock, whatever happens -------------------------------------------------------------------------------------
+
+
+def is_free(folder):
+    with filelock.FileLock(folder / ".lock", timeout=0):
+        pass
+    (folder / ".lock").unlink(missing_ok=True)
+    return True
+
+
+def test_the_lock_is_released_even_where_its_file_cannot_be_removed(monkeypatch):
+    run = measured(start())
+    unlink = Path.unlink
+
+    def refused(path, *more, **options):
+        if path.name == ".lock":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, *more, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        run.record()
+    assert is_free(run.folder)
+
+
+def test_a_run_whose_folder_is_gone_says_so_and_ends(monkeypatch):
+    run = measured(start())
+    shutil.rmtree(run.folder)
+    with pytest.raises(RuntimeError, match=r"cannot write the results folder .*seed_3: No such file"):
+        run.record()
+    run._close("was ended by the test")
+    measured(start()).record()
+    run = start()
+    shutil.rmtree(run.folder)
+    run.folder.write_text("a file now")
+    run._close("was ended by the test")  # no error
+
+
+def test_a_forked_child_neither_ends_nor_frees_the_run():
+    run = measured(start())
+    child = os.fork()
+    if not child:
+        suite_run._give_up()  # what a child does that ends by sys.exit
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (run.folder / ".lock").exists()
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(run.folder / ".lock", timeout=0).acquire()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:  # one that outlives the run
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    run.record()
+    assert is_free(run.folder)
+    os.close(writer)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("said", ["abc", "-1", "nan", "inf", "1 minute"])
+def test_a_wait_that_is_no_number_of_seconds_is_named(monkeypatch, said):
+    monkeypatch.setenv("XAI_WAIT", said)
+    with pytest.raises(ValueError, match=rf"XAI_WAIT is '{said}'; expected seconds to wait for another run"):
+        start()
+    monkeypatch.setenv("XAI_WAIT", "")
+    start()

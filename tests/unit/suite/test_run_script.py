@@ -15,6 +15,7 @@ PAPER = "01_first"
 STANDS_IN = """#!/usr/bin/env bash
 echo "$0 reads $1" >&2
 echo "${XAI_PASSED-unset}" > passed.txt
+echo "$XAI_FOLDER" > folder.txt
 printf '%s\\n' "$@" > words.txt
 echo '{"cells": []}' > "$2"
 touch begun
@@ -70,15 +71,21 @@ def left(checkout):
     return folder, sorted(path.name for path in folder.iterdir())
 
 
-def test_a_run_leaves_its_notebook_and_takes_away_what_killed_ones_left(checkout):
+def test_a_run_leaves_its_notebook_and_takes_away_what_dead_ones_left(checkout):
     folder = checkout / f"results/quick/{PAPER}/main/seed_0"
     folder.mkdir(parents=True)
-    for name in ("notebook.failed.ipynb", "notebook.running-other-5.ipynb", "notebook.running-other-5.ipynb.log"):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = [f"notebook.running-{place}.ipynb" for place in (f"node-{dead.pid}", f"node-{os.getpid()}", "a-b-5", "c-6")]
+    for name in [*names, *(f"{name}.log" for name in names), "notebook.failed.ipynb"]:
         (folder / name).touch()
+    for name in (names[3], f"{names[3]}.log"):
+        os.utime(folder / name, (time.time() - 4 * 86400,) * 2)
     process = started(checkout)
     assert process.communicate()[1] == ""
     assert process.returncode == 0
-    assert left(checkout)[1] == ["notebook.ipynb"]
+    kept = [names[1], names[2]]  # of a process that lives, and of another machine's that may
+    assert left(checkout)[1] == sorted(["notebook.ipynb", *kept, *(f"{name}.log" for name in kept)])
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -150,6 +157,14 @@ def test_the_results_may_lie_elsewhere(checkout, tmp_path_factory):
     assert process.communicate()[1] == ""
     assert [path.name for path in elsewhere.glob(f"quick/{PAPER}/main+own/seed_0/*")] == ["notebook.ipynb"]
     assert not (checkout / "results").exists()
+    assert (checkout / "folder.txt").read_text() == f"{elsewhere}/quick/{PAPER}/main+own/seed_0\n"
+
+
+def test_results_below_the_home_folder(checkout):
+    process = started(checkout, "quick", "main", "0", XAI_RESULTS="~/r", HOME=str(checkout / "me"))
+    assert process.communicate()[1] == ""
+    assert [path.name for path in checkout.glob(f"me/r/quick/{PAPER}/main/seed_0/*")] == ["notebook.ipynb"]
+    assert not (checkout / "~").exists()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +177,14 @@ def test_the_results_may_lie_elsewhere(checkout, tmp_path_factory):
         (("quick", "main", "0", "-p", "steps", "0"), "steps = 0 (int): expected int, at least 1."),
         (("quick", "best", "0"), "arm = 'best' (str): expected str, one of 'main', 'short'."),
         (("quick", "main", "x"), "seed = 'x' (str): expected int, at least 0."),
+        (("quick", "main", "007"), "seed = '007': write 7, as the run's folder is named"),
+        (("quick", "main", "+3"), "seed = '+3': write 3"),
+        (("quick", "main", "1_000"), "seed = '1_000': write 1000"),
+        (("quick", "main", " 3"), "seed = ' 3': write 3"),
+        (("quick", "main", "-0"), "seed = '-0': write 0"),
+        (("..", "main", "0"), "no profile notebooks/profiles/../01_first.yaml"),
+        (("quick", "main", "0", "-pseed", "7"), "seed is the 4th argument"),
+        (("quick", "main", "0", "--parameters=seed", "7"), "seed is the 4th argument"),
         (("quick", "main", "0", "-p", "steps"), "-p needs a name and a value, such as -p epochs 3"),
     ],
 )

@@ -48,15 +48,21 @@ def root(tmp_path, monkeypatch):
 def test_a_finding_is_sentence_data_seeds_and_verdict(root):
     told = shown.finding(["P1.1", "P1.4"])
     assert told.paragraphs == (
-        ("P1.1", "mnist, 2 seeds, reproduced", "The accuracy is 98.450 ± 0.071 %."),
+        ("P1.1", "mnist, 2 seeds, partly", "The accuracy is 98.450 ± 0.071 %."),
         ("P1.4", "mnist, 2 seeds, reproduced", "Of them 21 % are <odd>."),
     )
-    assert repr(told).startswith("The standard runs say\n\nP1.1 (mnist, 2 seeds, reproduced)\nThe accuracy is")
+    assert repr(told).startswith("The standard runs say\n\nP1.1 (mnist, 2 seeds, partly)\nThe accuracy is")
     assert told._repr_html_() == (
-        '<div lang="en"><p><b>The standard runs say</b> (P1.1; mnist, 2 seeds, reproduced): The accuracy is '
+        '<div lang="en"><p><b>The standard runs say</b> (P1.1; mnist, 2 seeds, partly): The accuracy is '
         "98.450 ± 0.071 %.</p><p><b>The standard runs say</b> (P1.4; mnist, 2 seeds, reproduced): Of them 21 % are "
         "&lt;odd&gt;.</p></div>"
     )
+
+
+def test_a_network_that_has_not_learned_its_task_shows_in_the_verdict(root):
+    for seed in (0, 1):
+        write(root, seed, accuracy=98.4 + seed / 10, odd=0.2 + seed / 50, learned=80.0)
+    assert shown.finding(["P1.4"]).paragraphs[0][1] == "mnist, 2 seeds, not tested"
 
 
 def test_in_japanese(root):
@@ -129,7 +135,7 @@ def test_the_closing_table_has_words_numbers_and_the_reason(root):
         "98.13 %",
         "accuracy: 90.0 % [89.0, 91.0]",
         "98.450 ± 0.071 % (mnist, 2 seeds)",
-        "reproduced (this run: not comparable)",
+        "partly (this run: not comparable)",
         "The accuracy is 98.450 ± 0.071 %.",
     )
     assert rows[3][2:] == (

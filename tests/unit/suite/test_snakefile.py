@@ -220,6 +220,8 @@ def test_a_run_that_did_not_end_well_is_done_again_even_with_a_current_record(ch
     folder = checkout / "results/quick/01_first/main"
     (folder / "seed_0/notebook.failed.ipynb").touch()
     (folder / "seed_1/notebook.running-node-17.ipynb").touch()
+    (folder / "seed_3/notebook.running-node-18.ipynb").touch()
+    os.utime(folder / "seed_3/notebook.running-node-18.ipynb", (0, 0))  # of before the record
     (folder / "seed_2/notebook.ipynb").unlink()
     assert list(reasons(checkout, papers="01_first", arms="main", seeds="0..3").values()) == [
         "its last run failed",
@@ -298,6 +300,39 @@ def test_a_changed_list_of_images_is_named(checkout):
     assert reasons(checkout, papers="02_second") == {"quick/02_second/main/seed_0": ""}
     lists.write_text("1,test")
     assert reasons(checkout, papers="02_second") == {"quick/02_second/main/seed_0": f"changed since: {LISTS}"}
+
+
+def test_planning_many_records_reads_what_they_share_once(checkout, monkeypatch):
+    run_all(checkout, seeds="0..3")
+    for seed in range(4, 60):
+        place = checkout / f"results/quick/01_first/main/seed_{seed}"
+        shutil.copytree(checkout / "results/quick/01_first/main/seed_0", place)
+        record = json.loads((place / "record.json").read_text())
+        (place / "record.json").write_text(
+            json.dumps(record | {"seed": seed, "parameters": record["parameters"] | {"seed": seed}})
+        )
+    calls = {}
+
+    def counted(module, name):
+        known = getattr(module, name)
+
+        def told(*arguments, **options):
+            calls[name] = calls.get(name, 0) + 1
+            return known(*arguments, **options)
+
+        monkeypatch.setattr(module, name, told)
+
+    counted(batch.parameters, "planned")
+    counted(provenance, "hash_file")
+    counted(batch, "lowest")
+    found = {job.reason for job in batch.plan("quick", "01_first", "main", "0..59", checkout)}
+    assert found == {""}
+    assert calls["planned"] == 1
+    assert calls["hash_file"] == 2  # the notebook and the profile
+    store.registry()
+    counted(store.yaml, "safe_load")
+    assert all(store.registry() for _ in range(3))
+    assert "safe_load" not in calls
 
 
 def test_a_data_set_may_count_its_list_of_crops_in(checkout, monkeypatch):
@@ -473,7 +508,12 @@ def test_jobs_may_be_submitted_by_a_command_as_on_a_cluster(checkout):
 
 
 def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checkout):
-    rng, wanted = random.Random(0), [str(seed) for seed in range(10, 28)]
+    killed_again_and_again(checkout, kills=8, seeds=range(10, 28), more_than=2)
+
+
+def killed_again_and_again(checkout, kills, seeds, more_than):
+    """Kill a batch at random moments and start it again; tests/faults does it more often."""
+    rng, wanted = random.Random(0), [str(seed) for seed in seeds]
     plan = ["papers=01_first", "arms=main", "seeds=" + ",".join(wanted)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     options = command(checkout, *plan) | silent
@@ -484,7 +524,7 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
         return {folder.name[5:] for folder in folders if not any(folder.glob("notebook.running-*"))}
 
     lost = 0
-    for _ in range(8):
+    for _ in range(kills):
         kept = whole()
         process = subprocess.Popen(**options)
         while not (checkout / "calls.txt").exists() and process.poll() is None:
@@ -500,7 +540,7 @@ def test_killed_at_any_moment_it_loses_the_running_job_and_leaves_no_lock(checko
         assert made <= {*begun}
         assert len(begun) - len(made) <= 1  # one runs at a time
         lost += len(begun) - len(made)
-    assert lost > 2
+    assert lost > more_than
     done = snakemake(checkout, *plan)
     assert done.returncode == 0, done.stderr
     assert whole() == {*wanted}

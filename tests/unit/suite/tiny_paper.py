@@ -34,6 +34,8 @@ papers:
   01_id_cvae_morphing:
     title: "t"
     citation: "c"
+    competence:
+      - {metric: P1.1.accuracy, images: test, at_least: 60, chance: V1.chance, claims: [P1.2]}
     values:
       - {id: P1.1.accuracy, value: 98.13, unit: "%", place: "§4.2", n: 10000}
       - {id: P1.2.a, value: 1, place: "§4"}
@@ -55,7 +57,7 @@ papers:
         place: "§4.2"
         rule:
           arms: [main, improved]
-          conditions: [{metric: P1.2.difference, test: above, bound: 0, use: low}]
+          conditions: [{metric: P1.2.difference, test: above, bound: 0}]
       P1.3:
         kind: judgement
         statement: "It pleases the people."

@@ -6,8 +6,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from xai_utils.suite import compared, provenance
-from xai_utils.suite.history import History
+from xai_utils.suite import provenance
+from xai_utils.suite.equivalence import compared
+from xai_utils.suite.equivalence.history import History
 
 PAPER = "01_toy"
 RUN = '''
@@ -170,8 +171,9 @@ def make(root: Path, cache: Path) -> Path:
     """The repository with its records."""
     root.mkdir(parents=True)
     git(root, "init", "-q", "-b", "main")
-    source = Path(provenance.__file__).read_text()
-    files = FILES | {"xai_utils/suite/provenance.py": source, f"notebooks/{PAPER}.ipynb": notebook()}
+    own = Path(provenance.__file__).parent
+    copied = {f"xai_utils/suite/{name}.py": (own / f"{name}.py").read_text() for name in ("provenance", "strict")}
+    files = FILES | copied | {f"notebooks/{PAPER}.ipynb": notebook()}
     commit(root, files, "first")
     (root / "data").mkdir()
     record(root, cache)

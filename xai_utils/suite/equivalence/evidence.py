@@ -9,9 +9,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from xai_utils.suite.definitions import Definition
-from xai_utils.suite.executed import Finding, Side, differing, mentioned, skippable, told, unshown
-from xai_utils.suite.normal_form import Token
+from xai_utils.suite.equivalence.definitions import Definition
+from xai_utils.suite.equivalence.executed import Finding, Side, differing, mentioned, skippable, told, unshown
+from xai_utils.suite.equivalence.normal_form import Token
 
 
 @dataclass

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from xai_utils.suite import replay
+from xai_utils.suite.equivalence import replay
 
 PACKAGE = "xai_utils"
 Import = tuple[str, str | None]  # module, and the name in it; None: the module itself

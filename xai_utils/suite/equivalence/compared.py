@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from xai_utils.suite import provenance, replay
-from xai_utils.suite.history import History
+from xai_utils.suite import provenance
+from xai_utils.suite.equivalence import replay
+from xai_utils.suite.equivalence.history import History
 
 NUMBERS = ("value", "low", "high", "n")
 SECONDS = frozenset({"s", "ms", "min", "second", "seconds", "minutes"})
@@ -332,8 +333,10 @@ class Runs:
         files = checkout.read(job, Result(folder).loaded)
         (folder / "files.json").write_text(json.dumps(files), encoding="utf-8")
         older = sorted(base.glob("*/files.json"), key=lambda path: path.stat().st_mtime_ns)  # when last of use
-        place = base / f"{time.time_ns():020d}"
-        shutil.move(folder, place)
+        place, part = base / f"{time.time_ns():020d}", Path(tempfile.mkdtemp(prefix=".part-", dir=self.cache))
+        shutil.move(folder, part / "run")  # from another disk it is copied, file by file
+        os.replace(part / "run", place)
+        part.rmdir()
         for path in older[: max(0, len(older) + 1 - KEPT)]:
             shutil.rmtree(path.parent)
         return Result(place)

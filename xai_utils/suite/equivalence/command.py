@@ -24,11 +24,11 @@ import yaml
 
 from xai_utils.data import store
 from xai_utils.suite import chain, provenance
-from xai_utils.suite.compared import Checkout, Comparison, Job, Result, Runs, Say, compare, smoke
-from xai_utils.suite.definitions import Tree
-from xai_utils.suite.evidence import Walk
-from xai_utils.suite.executed import Finding, Hits, Side
-from xai_utils.suite.history import History, NotPossible
+from xai_utils.suite.equivalence.compared import Checkout, Comparison, Job, Result, Runs, Say, compare, smoke
+from xai_utils.suite.equivalence.definitions import Tree
+from xai_utils.suite.equivalence.evidence import Walk
+from xai_utils.suite.equivalence.executed import Finding, Hits, Side
+from xai_utils.suite.equivalence.history import History, NotPossible
 
 FINDS_FILES = "xai_utils/data/store.py"  # finds and checks data; their checksums are compared
 
@@ -397,7 +397,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NotPossible, FileNotFoundError, ValueError) as error:
         print(f"not compared, and nothing was written: {error}", file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ counts and sizes decide none of them.
 import ast
 from collections.abc import Callable, Set
 
-from xai_utils.suite.definitions import Target, chain_of
+from xai_utils.suite.equivalence.definitions import Target, chain_of
 
 TYPES = {"isinstance", "issubclass", "callable", "hasattr"}
 KINDS = {"dtype", "device", "ndim", "training", "requires_grad", "is_cuda"}  # attributes

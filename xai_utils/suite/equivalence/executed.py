@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from xai_utils.suite.definitions import Definition, Functions, Tree, chain_of
-from xai_utils.suite.normal_form import Token, Writer
-from xai_utils.suite.replay import Mark, conditions, mark_of, optional_parts
+from xai_utils.suite.equivalence.definitions import Definition, Functions, Tree, chain_of
+from xai_utils.suite.equivalence.normal_form import Token, Writer
+from xai_utils.suite.equivalence.replay import Mark, conditions, mark_of, optional_parts
 
 _NESTED = ast.stmt | ast.ExceptHandler | ast.match_case
 OPERATORS = (ast.operator, ast.cmpop, ast.unaryop, ast.boolop)
@@ -233,7 +233,7 @@ def _parts(side: Side, token: Token, changed: set[int] | None, known: frozenset[
             if wanted and not side.was(path, mark_of("e", part)):
                 yield part, "is changed, and this part of it was not evaluated on real data by any compared run"
         for test in conditions(owner):
-            if _decides(test, whole, changed):
+            if _decides(test, whole, changed) and not writer.is_choice(test):
                 for way, what in (("t", "true"), ("f", "false")):
                     if not side.was(path, mark_of(way, test)) and not _fails(writer, owner, way):
                         yield test, f"decides anew what is done, and was never {what} on real data in a compared run"

@@ -43,7 +43,10 @@ class History:
     def _raw(self, *words: str, given: bytes | None = None) -> bytes:
         command = ["git", "-C", str(self.root), *words]
         try:
-            return subprocess.run(command, input=given, capture_output=True, check=True, timeout=120).stdout
+            environment = provenance.git_environment()
+            return subprocess.run(
+                command, input=given, capture_output=True, check=True, timeout=120, env=environment
+            ).stdout
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip()
             raise NotPossible(f"git {' '.join(words[:2])}: {said or error}") from None

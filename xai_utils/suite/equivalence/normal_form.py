@@ -10,8 +10,8 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from xai_utils.suite.choices import is_choice
-from xai_utils.suite.definitions import (
+from xai_utils.suite.equivalence.choices import is_choice
+from xai_utils.suite.equivalence.definitions import (
     Definition,
     Functions,
     Import,
@@ -22,7 +22,7 @@ from xai_utils.suite.definitions import (
     imports_of,
     optional,
 )
-from xai_utils.suite.replay import Mark, is_text, mark_of
+from xai_utils.suite.equivalence.replay import Mark, is_text, mark_of
 
 PRINTS = frozenset({"print", "display"})
 WARNS = frozenset({"warnings.warn"})
