@@ -171,32 +171,36 @@ def saliency_table(
     titles: Sequence[str] = (),
     title: str = "",
     outlines: ArrayLike | Tensor | None = None,
+    together: bool = False,
 ) -> Figure:
     """Images (N, C, H, W) in the first row, then one row of maps (N, H, W) for each method.
 
-    All maps share one palette: red above zero, white at zero, blue below; every map is scaled by its own largest
-    absolute value. `outlines` (N, H, W) bool draws the border of the true region over each map.
+    All maps share one palette: red above zero, white at zero, blue below. A map is scaled by the value that 99.5 % of
+    its pixels do not exceed in size, so that single bright pixels do not make the rest white; with `together` by the
+    largest of these in its column, so that the maps of one image can be compared. `outlines` (N, H, W) bool draws the
+    border of the true region on the image.
     """
     pictures = _array(pictures)
+    maps = {name: _array(values) for name, values in maps.items()}
+    sizes = np.stack([np.quantile(np.abs(m).reshape(len(m), -1), 0.995, axis=1) for m in maps.values()])
     rows, n = len(maps) + 1, len(pictures)
     fig, axes = plt.subplots(
-        rows, n, figsize=(1.05 * n + 2.2, 1.05 * rows + 0.4), squeeze=False, layout="constrained"
+        rows, n, figsize=(1.3 * n + 2.4, 1.32 * rows + 0.5), squeeze=False, layout="constrained"
     )  # fmt: skip
     for column in range(n):
         _show(axes[0, column], _picture(pictures[column]))
         axes[0, column].set_title(titles[column] if column < len(titles) else "", fontsize=9)
-        for ax, values in zip(axes[1:, column], maps.values()):
-            values = _array(values)[column]
-            peak = float(np.abs(values).max()) or 1.0
-            drawn = ax.imshow(values / peak, cmap=DIVERGING, vmin=-1, vmax=1)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            if outlines is not None:
-                ax.contour(_array(outlines)[column], levels=[0.5], colors=[INK], linewidths=0.9)
+        if outlines is not None:
+            axes[0, column].contour(_array(outlines)[column], levels=[0.5], colors=[ACCENT], linewidths=1.5)
+        for row, values in enumerate(maps.values()):
+            peak = float(sizes[:, column].max() if together else sizes[row, column]) or 1.0
+            drawn = axes[row + 1, column].imshow(values[column] / peak, cmap=DIVERGING, vmin=-1, vmax=1)
+            axes[row + 1, column].set(xticks=[], yticks=[])
+            axes[row + 1, column].spines[:].set_visible(False)
     for ax, name in zip(axes[:, 0], ["image", *maps]):
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    bar = fig.colorbar(drawn, ax=axes, shrink=0.6, ticks=[-1, 0, 1])
-    bar.set_label("map / its largest absolute value", fontsize=8)
+    bar = fig.colorbar(drawn, ax=axes, shrink=0.6, ticks=[-1, 0, 1], aspect=30)
+    bar.set_label(f"map / its largest size{', of the column' * together}", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     fig.suptitle(title, fontsize=11)
     return fig
@@ -273,7 +277,7 @@ def curves(
     `axis` names the two axes. A curve with a single row is drawn as a thin grey line without a band: a reference.
     """
     fig, axes = plt.subplots(
-        1, len(panels), figsize=(3.1 * len(panels) + 0.3, 3.1), sharey=True, squeeze=False, layout="constrained"
+        1, len(panels), figsize=(2.6 * len(panels) + 0.3, 3.1), sharey=True, squeeze=False, layout="constrained"
     )
     x = _array(x)
     for ax, (name, lines) in zip(axes[0], panels.items()):

@@ -140,12 +140,27 @@ def test_a_saliency_table_has_one_row_per_method_each_map_on_its_own_scale():
     fig = plot.saliency_table(pictures, maps, ["a", "b"], "title", masks)
     drawn = [ax for ax in fig.axes if ax.images]
     np.testing.assert_allclose(drawn[0].images[0].get_array(), pictures[0, 0])
-    np.testing.assert_allclose(drawn[3].images[0].get_array(), maps["RAM"][1] / maps["RAM"][1].abs().max(), rtol=1e-6)
+    largest = np.quantile(maps["RAM"][1].abs(), 0.995)
+    np.testing.assert_allclose(drawn[3].images[0].get_array(), maps["RAM"][1] / largest, rtol=1e-6)
     assert {ax.images[0].get_clim() for ax in drawn[2:]} == {(-1, 1)}
     assert {ax.images[0].get_cmap().name for ax in drawn[2:]} == {plot.DIVERGING}
     assert [ax.get_title() for ax in drawn[:2]] == ["a", "b"]
     assert [drawn[i].get_ylabel() for i in (0, 2, 4)] == ["image", "RAM", "zero"]
-    assert [len(ax.collections) for ax in drawn] == [0, 0, 1, 1, 1, 1]  # the outlines
+    assert [len(ax.collections) for ax in drawn] == [1, 1, 0, 0, 0, 0]  # the outlines, on the images
+
+
+def test_the_maps_of_one_image_can_share_a_scale():
+    maps = {"up": torch.full((2, 4, 4), 3.0), "sum": torch.stack([torch.full((4, 4), -1.0), torch.full((4, 4), 6.0)])}
+    fig = plot.saliency_table(torch.rand(2, 1, 4, 4), maps, together=True)
+    drawn = [ax.images[0].get_array()[0, 0] for ax in fig.axes[2:6]]
+    assert drawn == pytest.approx([1, 0.5, -1 / 3, 1])
+
+
+def test_one_bright_pixel_does_not_make_a_map_white():
+    values = torch.ones(1, 32, 32)
+    values[0, 0, 0] = 100.0
+    fig = plot.saliency_table(torch.rand(1, 1, 32, 32), {"noisy": values})
+    assert fig.axes[1].images[0].get_array()[5, 5] == 1
 
 
 def test_tiles_are_pictures_and_maps_a_row_each():

@@ -1,10 +1,11 @@
-"""Paper 2: how maps of a regression compare with the true region (claims P2.2 to P2.7)."""
+"""Paper 2: how maps of a regression compare with the true region (claims P2.2 to P2.7, X2.2 and X2.3)."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
@@ -61,6 +62,27 @@ def nearest(values: Tensor, wanted: Sequence[float]) -> list[int]:
 def relative_difference(maps: Tensor, reference: Tensor) -> Tensor:
     """Σ|maps − reference| / Σ|reference| of each image, (N,)."""
     return (maps - reference).abs().sum((1, 2)) / reference.abs().sum((1, 2))
+
+
+def cancelled(ram: Tensor, moram: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+    """How much of MoRAM's map opposite signs take out of RAM's: 1 − Σ|RAM| / ΣMoRAM of each image, (N,) in [0, 1].
+
+    0: the weights at every place have one sign; 1: they cancel at every place, and RAM's map is empty.
+
+    Args:
+        ram: RAM's maps (N, h, w) on the layer's grid, where Σ_k w_k A^k is exact.
+        moram: MoRAM's, on the same grid and scale (those of `explain.MoRAM` times the number of cells).
+        masks: true regions (N, H, W) bool; a cell counts as inside by the share of it that the region covers.
+
+    Returns:
+        "all", "inside" and "outside": over all cells, over the region's, over the others. NaN where MoRAM's map is
+        empty, and for the last two without masks.
+    """
+    inside = torch.full_like(moram, torch.nan)
+    if masks is not None:
+        inside = F.adaptive_avg_pool2d(masks.to(moram), moram.shape[1:])
+    places = {"all": torch.ones_like(moram), "inside": inside, "outside": 1 - inside}
+    return {name: 1 - (ram.abs() * w).sum((1, 2)) / (moram * w).sum((1, 2)) for name, w in places.items()}
 
 
 def share_difference(hits: Tensor, group: Tensor, seed: int) -> Estimate:

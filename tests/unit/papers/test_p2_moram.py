@@ -158,3 +158,32 @@ def test_sums_that_flip_and_sums_near_zero():
     assert found["flipped"] == pytest.approx(0.4)
     assert found["nearly_zero"] == pytest.approx(0.2)
     assert found["largest"] == pytest.approx(1001, rel=1e-3)
+
+
+def test_cancelled_in_loops_on_a_grid_of_whole_cells():
+    generator = torch.Generator().manual_seed(2)
+    up, down = torch.rand(2, 3, 2, 2, generator=generator, dtype=torch.float64)  # what pushes up, what pushes down
+    masks = torch.zeros(3, 4, 4, dtype=torch.bool)
+    masks[:, :2, :2] = True  # the upper left cell,
+    masks[:, 2, 2:] = True  # and the upper half of the lower right one
+    share = [[1.0, 0.0], [0.0, 0.5]]
+    found = paper.cancelled(up - down, up + down, masks)
+    assert list(found) == ["all", "inside", "outside"]
+    for i in range(3):
+        for place, weight in (("all", lambda s: 1), ("inside", lambda s: s), ("outside", lambda s: 1 - s)):
+            cells = [(y, x, weight(share[y][x])) for y in (0, 1) for x in (0, 1)]
+            signed = sum(w * abs(up[i, y, x] - down[i, y, x]).item() for y, x, w in cells)
+            total = sum(w * (up[i, y, x] + down[i, y, x]).item() for y, x, w in cells)
+            assert found[place][i].item() == pytest.approx(1 - signed / total)
+
+
+def test_nothing_cancels_under_one_sign_and_all_of_it_between_equals():
+    up = torch.tensor([[[3.0, 1.0]], [[2.0, 5.0]], [[0.0, 0.0]]])
+    down = torch.tensor([[[0.0, 0.0]], [[2.0, 5.0]], [[0.0, 0.0]]])
+    found = paper.cancelled(up - down, up + down)
+    assert found["all"][:2].tolist() == [0, 1]
+    assert found["all"][2].isnan()  # an empty map: nothing to cancel
+    assert found["inside"].isnan().all()
+    assert found["outside"].isnan().all()
+    toy = torch.tensor([[[0.0, 0.0], [-2.0, 1.0]]]), torch.tensor([[[8.0, 0.0], [2.0, 1.0]]])  # the notebook's
+    assert paper.cancelled(*toy)["all"].item() == pytest.approx(8 / 11)
