@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 WITHOUT = {
     "02_moram_regression": "samples structure training predictions table1 inside fig1_pixel_accuracy others",
-    "04_cam_consistency": "samples training_before means_before distances examples training_after means",
 }  # fmt: skip
 
 
