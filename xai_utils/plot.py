@@ -24,6 +24,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
+    from xai_utils.metrics.statistics import Estimate
+
 INK, ACCENT, SECOND, PALE = "#22313f", "#c8553d", "#2e6f95", "#e8ecef"
 SEQUENTIAL, DIVERGING = "magma", "RdBu_r"  # positive saliency · signed saliency, centred on zero
 
@@ -404,6 +406,29 @@ def distributions(
         ax.axvline(bound, color=ACCENT, linestyle=":", linewidth=1)
     ax.set_yticks(places, list(values))
     ax.set_xlabel(quantity)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def intervals(panels: Mapping[str, Mapping[str, "Estimate"]], references: Sequence[float], title: str = "") -> Figure:
+    """A panel an entry of `panels` (its name: the axis), a row an estimate: a dot, its interval, n beside its name.
+
+    `references` are the values that mean "no effect", one a panel. An estimate that is not defined is said to be so.
+    """
+    heights = [0.8 + 0.36 * len(rows) for rows in panels.values()]
+    fig, axes = plt.subplots(
+        len(panels), 1, figsize=(7, sum(heights) + 0.3), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for ax, (quantity, rows), reference in zip(axes[:, 0], panels.items(), references, strict=True):
+        ax.axvline(reference, color=INK, linestyle=":", linewidth=1)
+        for place, found in enumerate(rows.values()):
+            if found.value is None:
+                ax.text(reference, place, " not defined: too few images", va="center", fontsize=8)
+            else:
+                ax.plot([found.low, found.high], [place, place], color=SECOND, linewidth=2)
+                ax.plot(found.value, place, "o", color=ACCENT)
+        ax.set(xlabel=quantity, ylim=(len(rows) - 0.4, -0.6))
+        ax.set_yticks(range(len(rows)), [f"{name} (n = {found.n})" for name, found in rows.items()])
     fig.suptitle(title, fontsize=11)
     return fig
 

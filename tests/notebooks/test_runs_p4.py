@@ -31,5 +31,9 @@ def test_own_images_of_one_composition(home, tmp_path):
     assert value["P4.1.wrong"] + value["P4.1.correct"] == 12  # a fifth of 60
     assert value["P4.3.wrong"] + value["P4.3.correct"] == 6
     assert value["P4.2.after.balanced_accuracy"] > 0.7
+    assert value["P4.reference.chance"] == 0.5
+    assert value["P4.reference.validation_accuracy"] > 0.5
+    assert value["P4.1.within_between_ratio_correct"] == value["P4.4.within_between_ratio"]
+    assert 0 <= value["P4.2.after.empty_share"] <= 1
     assert record.claims["X4.2"].verdict != "not tested"
     assert record.claims["P4.1"].evidence.startswith("belongs to arm grad_cam or")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from xai_utils import plot
+from xai_utils.metrics.statistics import Estimate
 
 
 @pytest.fixture(autouse=True)
@@ -244,3 +245,25 @@ def test_japanese_class_names_are_drawn_without_a_warning(recwarn):
     fig.savefig(BytesIO(), format="png")
     assert [str(w.message) for w in recwarn if "Glyph" in str(w.message)] == []
     assert plt.rcParams["font.family"][0] == "DejaVu Sans"  # figures without Japanese stay as they were
+
+
+def test_intervals_are_drawn_from_end_to_end_and_what_is_not_defined_says_so():
+    gone = Estimate(None, 2, note="too few")
+    panels = {
+        "AUROC": {"map": Estimate(0.6, 90, 0.5, 0.7), "confidence": gone},
+        "gain": {"both": Estimate(-0.1, 80, -0.3, 0.2)},
+    }
+    fig = plot.intervals(panels, [0.5, 0], "title")
+    first, second = fig.axes
+    reference, *drawn = [line.get_xydata().tolist() for line in first.lines]
+    assert [x for x, _ in reference] == [0.5, 0.5]
+    assert drawn == [[[0.5, 0], [0.7, 0]], [[0.6, 0]]]  # from end to end, and the value
+    assert [(text.get_text(), text.get_position()) for text in first.texts] == [
+        (" not defined: too few images", (0.5, 1))
+    ]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["map (n = 90)", "confidence (n = 2)"]
+    assert (first.get_xlabel(), second.get_xlabel(), fig.get_suptitle()) == ("AUROC", "gain", "title")
+    assert second.lines[0].get_xydata()[:, 0].tolist() == [0, 0]
+    assert first.get_ylim()[0] > first.get_ylim()[1]  # the first row stands above
+    with pytest.raises(ValueError, match="argument"):
+        plot.intervals(panels, [0.5])

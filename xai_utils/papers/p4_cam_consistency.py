@@ -381,6 +381,26 @@ def within_between(maps: Tensor, labels: Tensor, clusters: np.ndarray | None, se
     return statistics.bootstrap(np.zeros(len(maps)), statistic, clusters, seed=seed)
 
 
+def dispersion(maps: Tensor, labels: Tensor, right: np.ndarray) -> np.ndarray:
+    """How far each map (N, h, w) is from the others of its kind: terms (N,) whose mean over a kind is its dispersion.
+
+    A kind is a class of `labels` (N,) on one side of `right` (N,) bool. Its dispersion is the mean ‖a − b‖² over its
+    pairs of maps, each divided by its norm; unlike in `distances`, no class mean takes part. Each map enters its own
+    mean distance h and those of the others, so a mean over pairs varies with the images twice as much as the h do. The
+    terms 2 h − (mean h of the kind) have the same mean and vary as it does (Hájek's projection): bootstrap these.
+    NaN for the only map of a kind.
+    """
+    kinds = np.unique(np.stack([np.asarray(labels), right]), axis=1, return_inverse=True)[1]
+    same = kinds[:, None] == kinds
+    np.fill_diagonal(same, False)
+    flat = consistency.normalised(maps).flatten(1).double().numpy()
+    squares = (flat**2).sum(1)
+    apart = squares[:, None] + squares - 2 * flat @ flat.T
+    with np.errstate(invalid="ignore"):
+        own = (apart * same).sum(1) / same.sum(1)
+    return 2 * own - (np.bincount(kinds, own) / np.bincount(kinds))[kinds]
+
+
 def several_pieces(maps: Tensor, side: int) -> np.ndarray:
     """Whether a map (N, h, w), upsampled to side × side, has several regions at or above half of its maximum."""
     return (localization.pieces(upsample(maps, (side, side))) > 1).numpy()

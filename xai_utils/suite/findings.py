@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import yaml
@@ -30,8 +31,9 @@ PLACEHOLDER = re.compile(r"\{([^{}:]+)(?::([a-z ]+))?\}")
 _TERM = r"[PXV]?[\w.]*[a-z]\w*(?:@\w+)?"
 _CONDITION = re.compile(
     rf"(?P<left>{_TERM}) (?:(?P<undefined>undefined)|"
-    rf"(?P<test>above|below|spans|>=|<=|>|<|=) (?P<right>{_TERM}|-?\d+(?:\.\d+)?)(?P<every> in every seed)?)"
+    rf"(?P<test>above|below|spans|>=|<=|>|<|=) (?P<right>{_TERM}|-?\d+(?:\.\d+)?)(?: in (?P<seeds>every|some) seed)?)"
 )
+_OF_SEEDS = {"least": min, "median": median, "most": max}  # forms that show one seed, where a mean would hide it
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 _COMPARE["="] = lambda a, b: abs(a - b) <= 1e-9
@@ -56,7 +58,7 @@ class Sentence(Strict):
     @model_validator(mode="after")
     def _sound(self) -> Sentence:
         for text in self.when:
-            if not (found := _CONDITION.fullmatch(text)) or (found["every"] and found["test"] not in _COMPARE):
+            if not (found := _CONDITION.fullmatch(text)) or (found["seeds"] and found["test"] not in _COMPARE):
                 raise ValueError(f"condition {text!r}: expected such as `auroc above 0.5` or `a > b in every seed`")
         named = {part for text in self.when for part in _CONDITION.fullmatch(text).group("left", "right")}
         shown = {}
@@ -253,11 +255,12 @@ class _Told:
         left = self._metric(part["left"])
         if part["undefined"]:
             holds = left.value is None
-        elif part["every"]:
+        elif part["seeds"]:
             seeds = self._by_seed(part["left"])
             others = self._by_seed(part["right"]) if len(names) > 1 else [float(part["right"])] * len(seeds)
             pairs = zip(seeds, others, strict=True)
-            holds = all(None not in pair and _COMPARE[part["test"]](*pair) for pair in pairs)
+            holding = [None not in pair and _COMPARE[part["test"]](*pair) for pair in pairs]
+            holds = all(holding) if part["seeds"] == "every" else any(holding)
         else:
             holds = _holds(left, part["test"], self._metric(part["right"]))
         if not holds:
@@ -314,6 +317,11 @@ class _Told:
         if name.endswith("@paper"):
             entry = self._metric(name)
             return wording.minus(f"{entry.value:g}" + (" %" if entry.unit == "%" else ""))
+        if form in _OF_SEEDS:
+            seeds = [number for number in self._by_seed(name) if number is not None]
+            if not seeds:
+                raise FindingError(f"{self.where}: {self._full(name)} is defined in no seed")
+            return wording.minus(f"{_OF_SEEDS[form](seeds):.2g}")
         try:
             return wording.shown(self._metric(name), form)
         except ValueError as error:

@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 
 from xai_utils import training
 from xai_utils.data.imageset import ImageSet
+from xai_utils.metrics import estimates
 from xai_utils.metrics.consistency import ClassMeans
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.papers import p4_cam_consistency as paper
@@ -980,6 +981,45 @@ def test_within_between_of_too_few_groups_is_undefined(labels, clusters):
     names = None if clusters is None else np.array(list(clusters))
     found = paper.within_between(maps, torch.tensor(labels), names, 0)
     assert found == Estimate(None, len(labels), note="fewer than two classes with images of four groups")
+
+
+def pairs_of(maps, labels, right):
+    """‖a − b‖² of unit maps, by kind: every pair of maps of one class on one side."""
+    units, found = [unit(m) for m in maps.double().numpy()], {}
+    for a, b in itertools.combinations(range(len(units)), 2):
+        if labels[a] == labels[b] and right[a] == right[b]:
+            found.setdefault((labels[a], right[a]), []).append(((units[a] - units[b]) ** 2).sum())
+    return found
+
+
+def test_dispersion_is_the_mean_over_the_pairs_of_a_kind():
+    maps = torch.rand(12, 5, 4, generator=generator(6)) * torch.linspace(1, 9, 12)[:, None, None]
+    labels, right = [0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 2], np.array([True, False] * 4 + [True] * 4)
+    terms = paper.dispersion(maps, torch.tensor(labels), right)
+    kinds = list(zip(labels, right))
+    for kind, pairs in pairs_of(maps, labels, right).items():
+        own = terms[[k == kind for k in kinds]]
+        assert own.mean() == pytest.approx(np.mean(pairs), rel=1e-6)
+    assert np.flatnonzero(np.isnan(terms)).tolist() == [11]  # the only map of its kind
+    alike = paper.dispersion(maps[:1].expand(4, 5, 4), torch.zeros(4, dtype=torch.int64), np.ones(4, dtype=bool))
+    assert alike == pytest.approx(0, abs=1e-6)
+    corners = torch.zeros(2, 2, 2)
+    corners[0, 0, 0], corners[1, 1, 1] = 3, 7
+    assert paper.dispersion(corners, torch.zeros(2, dtype=torch.int64), np.ones(2, dtype=bool)).tolist() == [2, 2]
+
+
+def test_dispersion_has_the_interval_of_resampled_pairs():
+    maps = torch.rand(120, 3, 3, generator=generator(7)) ** torch.linspace(1, 6, 120)[:, None, None]
+    terms = paper.dispersion(maps, torch.zeros(120, dtype=torch.int64), np.ones(120, dtype=bool))
+    found = estimates.mean(terms, None, 0)
+    units = np.array([unit(m) for m in maps.double().numpy()]).reshape(120, 9)
+    rng, drawn = np.random.default_rng(1), []
+    for _ in range(400):
+        rows = rng.integers(120, size=120)
+        apart = ((units[rows][:, None] - units[rows]) ** 2).sum(2)
+        drawn.append(apart[rows[:, None] != rows].mean())
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found.high - found.low == pytest.approx(high - low, rel=0.1)  # that of the maps' own means: half of it
 
 
 def test_several_pieces_by_hand():

@@ -41,6 +41,12 @@ def test_the_paper_s_number_a_parameter_and_another_claim_s_metric_can_be_shown(
     assert told(root, when=when, en=text, ja=text) == ["It is 98.4 %, in the paper 98.13 %, after 2 epochs."]
 
 
+def test_a_seed_that_a_mean_would_hide_can_be_shown(root):
+    write(root, 2, odd=0.06, accuracy=98.4)
+    when, text = ["odd_share < 0.1 in some seed"], "From {odd_share:least} over {odd_share:median} to {odd_share:most}."
+    assert told(root, when=when, en=text, ja=text) == ["From 0.06 over 0.2 to 0.22."]
+
+
 @pytest.mark.parametrize(
     ("condition", "values"),
     [
@@ -50,6 +56,7 @@ def test_the_paper_s_number_a_parameter_and_another_claim_s_metric_can_be_shown(
         ("odd_share > 0.3", "P1.4.odd_share@main is 0.21"),
         ("P1.3.a.distance_difference above 0.2", "P1.3.a.distance_difference@main is 0.3 [0.2, 0.4]"),
         ("odd_share < 0.21 in every seed", "P1.4.odd_share@main is 0.21"),
+        ("odd_share < 0.2 in some seed", "P1.4.odd_share@main is 0.21"),
         ("odd_share = 0.2", "P1.4.odd_share@main is 0.21"),
         ("odd_share undefined", "P1.4.odd_share@main is 0.21"),
         ("odd_share > P1.1.accuracy", "P1.1.accuracy@main is 98.4"),
@@ -66,7 +73,8 @@ def test_an_untrue_sentence_names_the_claim_the_metric_and_the_values(root, cond
 @pytest.mark.parametrize(
     "condition",
     ["odd_share above 0.05", "odd_share below 0.5", "odd_share spans 0.15", "odd_share >= 0.21", "odd_share <= 0.22",
-     "odd_share = 0.21", "odd_share < P1.1.accuracy in every seed", "P1.3.a.distance_difference spans 0.2"],
+     "odd_share = 0.21", "odd_share < P1.1.accuracy in every seed", "odd_share < 0.21 in some seed",
+     "P1.3.a.distance_difference spans 0.2"],
 )  # fmt: skip
 def test_what_holds_is_told(root, condition):
     assert told(root, when=[condition, "odd_share > 0"]) == ["Of all images 21 % are odd over 2 seeds."]
