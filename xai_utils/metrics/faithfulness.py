@@ -137,7 +137,7 @@ def _ranks(saliency: Tensor, images: Tensor, ties: str, seed: int) -> tuple[Tens
         order = mixed.gather(1, order)
     first = torch.ones_like(order, dtype=torch.bool)  # whether a place is the first one of its value
     first[:, 1:] = falling[:, 1:] != falling[:, :-1]
-    tied = (~(first & first.roll(-1, 1))).to(images).mean(1)
+    tied = (~(first & first.roll(-1, 1))).to(torch.promote_types(images.dtype, torch.float32)).mean(1)
     places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand_as(order)
     if ties == "together":
         places = places.where(first, 0).cummax(1).values
