@@ -11,7 +11,7 @@ import yaml
 
 from xai_utils.suite import provenance
 from xai_utils.suite.equivalence import compared, replay
-from xai_utils.suite.equivalence.definitions import Tree
+from xai_utils.suite.equivalence.definitions import Definition, Tree
 from xai_utils.suite.equivalence.history import History
 from xai_utils.suite.equivalence.normal_form import Writer
 
@@ -383,3 +383,26 @@ def test_history_finds_the_newest_commit_of_a_map(tmp_path):
     merged = History(root)
     assert merged.last_current(maps, []) == [middle, merged.head, None]
     assert merged.last_current(maps, [aside]) == [middle, merged.head, aside]  # a record names it
+
+
+LOOKS_BACK = """
+records = report.load(folder)
+of = lambda record: record.value
+kinds = {"a": "b"}
+shown = [of(r) for r in records if r.arm in kinds]
+for value in shown:
+    draw(value)
+shown = 3
+run.measure("P1.1.x", shown)
+"""
+
+
+def test_what_a_page_shows_of_committed_records_makes_no_number():
+    def kept(code):
+        page = Definition("notebooks/x.ipynb", "", "page", tuple(ast.parse(code).body))
+        return [token.node.lineno for token in Writer(Tree({}), page, lambda _: False).tokens()]
+
+    assert kept(LOOKS_BACK) == [8, 9]
+    assert kept(LOOKS_BACK.replace("shown = 3", "pass")) == [2, 3, 4, 5, 6, 7, 9]  # a record is measured
+    assert kept(LOOKS_BACK + "f(of(3))") == [3, 8, 9, 10]
+    assert kept("x = 3\nrun.measure('P1.1.x', x)") == [1, 2]

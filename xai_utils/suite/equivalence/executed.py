@@ -229,7 +229,9 @@ def _parts(side: Side, token: Token, changed: set[int] | None, known: frozenset[
             continue
         chosen = isinstance(owner, ast.IfExp) and writer.is_choice(owner.test)
         for part in optional_parts(owner):
-            wanted = not chosen and not _is_nothing(owner, part) and (whole or touched(part)) and id(part) not in same
+            told = isinstance(node, ast.Expr) and writer.draws(node.value) and not _calls_any(part)
+            spared = chosen or told or _is_nothing(owner, part) or id(part) in same
+            wanted = not spared and (whole or touched(part))
             if wanted and not side.was(path, mark_of("e", part)):
                 yield part, "is changed, and this part of it was not evaluated on real data by any compared run"
         for test in conditions(owner):
@@ -256,6 +258,10 @@ def _is_nothing(owner: ast.AST, part: ast.AST) -> bool:
     empty = isinstance(part, ast.List | ast.Tuple | ast.Dict) and not list(ast.iter_child_nodes(part))[:-1]
     nothing = empty or (isinstance(part, ast.Constant) and not part.value) or bool(undefined(part))
     return isinstance(owner, ast.BoolOp) and isinstance(owner.op, ast.Or) and nothing
+
+
+def _calls_any(part: ast.AST) -> bool:
+    return any(isinstance(inner, ast.Call) for inner in ast.walk(part))
 
 
 def _decides(test: ast.AST, whole: bool, changed: set[int] | None) -> bool:

@@ -7,7 +7,7 @@ definition changes a token that names it.
 """
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from xai_utils.suite.equivalence.choices import is_choice
@@ -23,6 +23,7 @@ from xai_utils.suite.equivalence.definitions import (
     imports_of,
     optional,
 )
+from xai_utils.suite.equivalence.looking_back import looking_back
 from xai_utils.suite.equivalence.replay import Mark, is_text, mark_of
 
 PRINTS = frozenset({"print", "display"})
@@ -101,6 +102,7 @@ class Writer:
         self.inlined: tuple[Definition, ...] = ()
         self.choices: tuple[Mark, ...] = ()
         self.decided: set[str] | None = None  # names that hold a choice
+        self.back: Set[int] | None = None  # `id` of statements that only show committed records
 
     def tokens(self) -> list[Token]:
         """All of the definition's tokens; a class's own methods have theirs apart."""
@@ -197,6 +199,10 @@ class Writer:
         """What computes nothing: imports, docstrings, bare annotations, and what only draws, prints or describes."""
         if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass) or is_text(node):
             return True
+        if self.owner.kind == "page":
+            self.back = looking_back(self.owner.statements) if self.back is None else self.back
+            if id(node) in self.back:
+                return True
         if isinstance(node, ast.Expr) and getattr(node.value, "value", None) is Ellipsis:
             return True
         if isinstance(node, ast.AnnAssign) and node.value is None and self.owner.kind != "class":
@@ -204,7 +210,7 @@ class Writer:
         if isinstance(node, ast.If) and checks_types(node):
             return True
         value = node.value if isinstance(node, ast.Expr | ast.Assign) else None
-        return value is not None and self._draws(value) and self._told(value) == [] and self._names_alone(node)
+        return value is not None and self.draws(value) and self._told(value) == [] and self._names_alone(node)
 
     @staticmethod
     def _names_alone(node: ast.stmt) -> bool:
@@ -253,7 +259,7 @@ class Writer:
             return f"raise {self.text(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)}"
         if isinstance(node, ast.Assert):
             return f"assert {self.text(node.test)}"
-        if isinstance(node, ast.Call) and self._draws(node):
+        if isinstance(node, ast.Call) and self.draws(node):
             return f"draw({', '.join(self._told(node))})"
         if (count := undefined(node)) and (isinstance(node, ast.Dict) or self._makes(node)):
             return f"undefined({self.text(count[0])})"  # the note describes
@@ -334,7 +340,8 @@ class Writer:
         found = self._target(node.func)
         return found is not None and found.definition is not None and found.definition.kind == "class"
 
-    def _draws(self, node: ast.AST) -> bool:
+    def draws(self, node: ast.AST) -> bool:
+        """Whether it is a call that only draws, prints or warns."""
         if not isinstance(node, ast.Call):
             return False
         found = self._target(node.func)
@@ -350,7 +357,7 @@ class Writer:
         found = []
         for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
             inner = [node for node in ast.walk(argument) if isinstance(node, ast.Call | ast.NamedExpr | ast.Await)]
-            if all(isinstance(node, ast.Call) and (_harmless(node) or self._draws(node)) for node in inner):
+            if all(isinstance(node, ast.Call) and (_harmless(node) or self.draws(node)) for node in inner):
                 continue
             found.append(self.text(argument))
         return found
