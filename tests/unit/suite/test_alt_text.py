@@ -13,6 +13,9 @@ from IPython.core.formatters import DisplayFormatter
 from xai_utils.suite import alt_text
 
 ROOT = Path(__file__).parents[3]
+PIXEL = (  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQMAAAAl21bKAAAAA1BMVEUAAACnej3aAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 SAYS = "Two curves that rise from zero and cross in the middle."
 
 
@@ -47,7 +50,7 @@ def notebook(*cells):
 
     def output(alt):
         about = {"image/png": {"alt": alt}} if alt else {}
-        return {"output_type": "display_data", "data": {"image/png": "AA"}, "metadata": about}
+        return {"output_type": "display_data", "data": {"image/png": PIXEL}, "metadata": about}
 
     code = {"cell_type": "code", "source": "x"}
     made = [code | {"metadata": metadata, "outputs": list(map(output, alts))} for metadata, alts in cells]
