@@ -8,8 +8,6 @@ command, called by notebooks/clean, copies it to the cell's `mystnb.image.alt`, 
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import re
@@ -25,7 +23,7 @@ _FEWEST = 6  # words that the name does not hold
 
 
 def attach(fig: Figure, name: str, alt: str) -> None:
-    """Let Jupyter show `fig` with this alternative text, and in 256 colours, which keeps notebooks small.
+    """Let Jupyter show `fig` with this alternative text.
 
     Raises:
         ValueError: `alt` says hardly more than the figure's name.
@@ -37,20 +35,6 @@ def attach(fig: Figure, name: str, alt: str) -> None:
             f"what is drawn against what, and what one sees ({_FEWEST} words at least that are not in the name)."
         )
     fig._repr_mimebundle_ = lambda include=None, exclude=None: ({}, {"image/png": {"alt": alt}})
-    if shell := sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None:
-        # Matplotlib's own formatter was registered when the figure was made; the last one counts
-        shell.display_formatter.formatters["image/png"].for_type(type(fig), in_few_colours)
-
-
-def in_few_colours(fig: Figure) -> str:
-    """The figure as a PNG of 256 colours, in base64: half of the bytes, and no difference to be seen."""
-    from PIL import Image
-
-    whole, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(whole, format="png", dpi=fig.dpi, bbox_inches="tight")
-    with Image.open(whole) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
-    return base64.b64encode(small.getvalue()).decode()
 
 
 def copied(notebook: dict[str, Any]) -> bool:
