@@ -30,7 +30,7 @@ def looking_back(statements: Sequence[ast.stmt]) -> Set[int]:
 
 
 def _read(statement: ast.stmt) -> set[str]:
-    """Names that a statement takes from before it; those that its own loops, functions and comprehensions bind are not."""
+    """Names that a statement takes from before it, and not those that its own loops and functions bind."""
     nodes = list(ast.walk(statement))
     names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     names |= {n.target.id for n in nodes if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
