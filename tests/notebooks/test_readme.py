@@ -15,7 +15,7 @@ from runs import without_settings
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "results/readme/explainers.png"
-LEFT, TOP, RIGHT, DOWN, SIDE = 90, 30, 122.8, 121.7, 112  # of the picture's tiles, in pixels: first one, steps, side
+LEFT, TOP, RIGHT, DOWN, SIDE = 90, 32, 151.55, 153.9, 140  # of the picture's tiles, in pixels: first one, steps, side
 ROWS = {"LRP": 1, "Grad-CAM": 2, "RISE": 3}
 MORE = """
 import torch as _torch
