@@ -405,4 +405,5 @@ def test_what_a_page_shows_of_committed_records_makes_no_number():
     assert kept(LOOKS_BACK) == [8, 9]
     assert kept(LOOKS_BACK.replace("shown = 3", "pass")) == [2, 3, 4, 5, 6, 7, 9]  # a record is measured
     assert kept(LOOKS_BACK + "f(of(3))") == [3, 8, 9, 10]
+    assert kept(LOOKS_BACK + "run.measure('P1.1.y', sum(value for value in mine))") == [8, 9, 10]  # its own `value`
     assert kept("x = 3\nrun.measure('P1.1.x', x)") == [1, 2]

@@ -30,9 +30,13 @@ def looking_back(statements: Sequence[ast.stmt]) -> Set[int]:
 
 
 def _read(statement: ast.stmt) -> set[str]:
+    """Names that a statement takes from before it, and not those that its own loops and functions bind."""
     nodes = list(ast.walk(statement))
     names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    return names | {n.target.id for n in nodes if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
+    names |= {n.target.id for n in nodes if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
+    loops = [n.target for n in nodes if isinstance(n, ast.For | ast.comprehension)]
+    bound = {n.id for target in loops for n in ast.walk(target) if isinstance(n, ast.Name)}
+    return names - bound - {n.arg for n in nodes if isinstance(n, ast.arg)}
 
 
 def _serving(statements: Sequence[ast.stmt], those: Set[int]) -> set[int]:
