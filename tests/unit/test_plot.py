@@ -14,6 +14,12 @@ from xai_utils.metrics.statistics import Estimate
 
 
 @pytest.fixture(autouse=True)
+def _style_of_other_tests_stays():
+    with plt.rc_context():
+        yield
+
+
+@pytest.fixture(autouse=True)
 def _close():
     yield
     plt.close("all")
