@@ -17,8 +17,8 @@ from xai_utils.suite.record import same_result
 
 PAPER, OWN = PAPERS[0], "main+own"  # where a run with other values than its arm's is filed
 SMALL = given(epochs=2, classifier_epochs=1, limit=400, morph_steps=3)
-FIGURES = ["along_data", "controls_probability", "controls_realism", "fig1_heat_maps", "fig2_morph", "fig3_structure"]
-FIGURES += ["fig4_latent_path", "fig6_misclassified", "prototypes", "samples", "training"]
+FIGURES = ["along_data", "controls_probability", "controls_realism", "eq1_redrawings", "fig1_heat_maps", "fig2_morph"]
+FIGURES += ["fig3_structure", "fig4_latent_path", "fig6_misclassified", "prototypes", "samples", "training"]
 
 
 # two runs with one seed, watched --------------------------------------------------------------------------------
@@ -74,12 +74,18 @@ def test_nothing_is_written_outside_the_results_folder(two_runs, home):
 def test_a_run_folder_holds_the_record_its_files_and_the_notebook(two_runs):
     for name in "ab":
         results, folder = two_runs[0] / name, seed_folder(two_runs[0] / name, arm=OWN)
-        expected = ["misclassified.npz", "notebook.ipynb", "record.json", *(f"{figure}.png" for figure in FIGURES)]
+        expected = [
+            "films.npz",
+            "misclassified.npz",
+            "notebook.ipynb",
+            "record.json",
+            *(f"{figure}.png" for figure in FIGURES),
+        ]
         assert sorted(path.name for path in folder.iterdir()) == sorted(expected)  # no checkpoints, no lock
         assert files(results) == sorted(str(folder.relative_to(results) / file) for file in expected)
         assert sum(path.stat().st_size for path in folder.iterdir()) <= 3_000_000
         record = suite.load_record(folder)
-        assert (sorted(record.figures), record.arrays) == (FIGURES, ["misclassified"])
+        assert (sorted(record.figures), record.arrays) == (FIGURES, ["misclassified", "films"])
         assert (record.parameters["epochs"], record.parameters["limit"]) == (2, 400)
         assert [source.name for source in record.provenance.data] == ["digits"]
 
