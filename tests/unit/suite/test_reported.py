@@ -238,7 +238,9 @@ FREE = {
 
 def test_every_claim_about_maps_has_a_gate_in_each_of_its_arms():
     free = set()
-    for stem, claim in JUDGED:
+    gated = {stem for stem, paper in REPORTED.papers.items() if paper.competence}  # others explain no network
+    assert len(gated) >= 5
+    for stem, claim in [pair for pair in JUDGED if pair[0] in gated]:
         paper = REPORTED.papers[stem]
         arms = {arm: len(gates_of(paper, claim, arm)) for arm in paper.judged[claim].rule.arms}
         free |= {claim} if not any(arms.values()) else set()
