@@ -46,3 +46,13 @@ def test_each_cell_has_the_text_of_the_figure_that_it_shows(path):
 )
 def test_what_counts_as_without(source, expected):
     assert without_text(source) == expected
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks/solutions").glob("0*.ipynb")), ids=lambda path: path.stem)
+def test_every_figure_of_the_solutions_has_a_text_too(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    drawn = [
+        cell for cell in notebook["cells"] if any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+    ]
+    assert all(cell["metadata"].get("mystnb", {}).get("image", {}).get("alt") for cell in drawn)
+    assert alt_text.copied(notebook) is False, "run notebooks/clean"

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,19 +67,23 @@ def copied(notebook: dict[str, Any]) -> bool:
     return changed
 
 
+def rewrite(path: Path, change: Callable[[dict[str, Any]], bool]) -> None:
+    """Change a notebook's file, whole or not at all; `change` takes its JSON and says whether anything changed."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    if change(notebook):
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+
+
 def main(paths: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code: 0; 1 a notebook cannot take its texts."""
     for path in map(Path, sys.argv[1:] if paths is None else paths):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
         try:
-            changed = copied(notebook)
+            rewrite(path, copied)
         except ValueError as error:
             print(f"{path}: {error}", file=sys.stderr)
             return 1
-        if changed:
-            draft = path.with_suffix(f".{os.getpid()}.tmp")
-            draft.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            os.replace(draft, path)
     return 0
 
 

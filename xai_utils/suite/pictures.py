@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from xai_utils.suite.alt_text import rewrite
 
 COLOURS = 256
 
@@ -51,11 +51,7 @@ def shrunk(notebook: dict[str, Any]) -> bool:
 def main(paths: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     for path in map(Path, sys.argv[1:] if paths is None else paths):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        if shrunk(notebook):
-            draft = path.with_suffix(f".{os.getpid()}.tmp")
-            draft.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            os.replace(draft, path)
+        rewrite(path, shrunk)
     return 0
 
 
