@@ -338,7 +338,7 @@ class Runs:
         os.replace(part / "run", place)
         part.rmdir()
         for path in older[: max(0, len(older) + 1 - KEPT)]:
-            shutil.rmtree(path.parent)
+            shutil.rmtree(path.parent, ignore_errors=True)  # the other side's thread may be at it, too
         return Result(place)
 
 
