@@ -11,6 +11,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).pare
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # shap runs the Python that it would take 5 s to compile
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -34,3 +35,12 @@ def _same_random_numbers_for_every_test():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_test_leaves_its_style():
+    before = dict(sys.modules["matplotlib"].rcParams) if "matplotlib" in sys.modules else None
+    yield
+    if "matplotlib" in sys.modules:
+        settings = sys.modules["matplotlib"]
+        dict.update(settings.rcParams, settings.rcParamsDefault if before is None else before)

@@ -14,12 +14,6 @@ from xai_utils.metrics.statistics import Estimate
 
 
 @pytest.fixture(autouse=True)
-def _style_of_other_tests_stays():
-    with plt.rc_context():
-        yield
-
-
-@pytest.fixture(autouse=True)
 def _close():
     yield
     plt.close("all")
