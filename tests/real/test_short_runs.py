@@ -29,6 +29,8 @@ REAL = {
         "stanford_cars": VIEWS | {"dataset": "stanford_cars", "sources": ["stanford_cars"]},
         "cifar10": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"]},
         "cat_dog": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"], "claim": "P4.3"},
+        "road_views_20": VIEWS | {"dataset": "road_cracks", "sources": ["road_cracks"], "claim": "X4.5"},
+        "road_masks_20": VIEWS | {"dataset": "road_cracks", "sources": ["road_cracks"], "claim": "X4.5"},
     },
     "05_lrp_bn": {
         "main": {"dataset": "road_cracks", "sources": ["road_cracks", "crackforest"], "claim": "P5.2"},
