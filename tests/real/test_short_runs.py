@@ -22,7 +22,11 @@ REAL = {
         "rectangles": {"dataset": None, "sources": ["rectangles"] * 2, "claim": "P2.4"},
         "rotated_digits": {"dataset": "mnist", "sources": ["rotated_mnist"], "claim": "X2.1"},
     },
-    "03_gradcam_defects": {"main": TILES, "selection": TILES | {"claim": "P3.3"}},
+    "03_gradcam_defects": {
+        "main": TILES,
+        "patches": TILES | {"claim": "P3.1"},
+        "selection": TILES | {"claim": "P3.3"},
+    },
     "04_cam_consistency": {
         "grad_cam": VIEWS | {"dataset": "chest_xray", "sources": ["chest_xray"]},
         "road_views": VIEWS | {"dataset": "road_cracks", "sources": ["road_cracks"]},
