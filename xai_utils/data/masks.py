@@ -41,7 +41,7 @@ def read_mask(path: Path, image: Path) -> np.ndarray:
         upright = turned if turned.size == (width, height) else upright
     if upright.size != (width, height):
         raise ValueError(
-            f"mask {path} has {upright.size} pixels (width, height), its image {image.name!r} {(width, height)}; "
+            f"mask {path} has {upright.size} pixels (width, height), its image {image} {(width, height)}; "
             "expected the same"
         )
     if upright.has_transparency_data and upright.convert("RGBA").getextrema()[3][0] < 255:
