@@ -64,7 +64,7 @@ class Mark:
 class Check:
     """The outcome: a table of classes, findings, and what a loader needs besides."""
 
-    table: pd.DataFrame
+    table: pd.DataFrame | None
     findings: list[Finding] = field(default_factory=list)
     looks: dict[str, Look] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class Check:
         return next(2**bits - 1 for bits in BITS if largest < 2**bits) if largest else pictures.DEEPEST
 
     def __str__(self) -> str:
-        lines = [self.table.to_string()]
+        lines = [] if self.table is None else [self.table.to_string()]
         for level, title in {"refused": "Refused", "look": "Look at", "note": "Note"}.items():
             lines += [f"{title}: {finding}" for finding in self.findings if finding.level == level]
         return "\n".join(lines)
@@ -195,11 +195,11 @@ def _near_duplicates(survey: Survey, split: Sequence[str], looks: dict[str, Look
     if near:
         text = f"{len({row for pair in near for row in pair})} images look nearly like another, {_pairs(survey, near)}"
         text += f"; {len(leaked)} test images look nearly like one of train or val" if leaked else ""
-        remedy = "say which belong together, such as -p groups prefix:8, so that they stay in one split"
+        remedy = "say which belong together, such as -p group_by prefix:8, so that they stay in one split"
         return [Finding("look", text, remedy)]
     text = "no groups are given and no two images look nearly alike; whether images show one thing (a part, a patient, "
     text += "a road) from two sides is not known here, and intervals count each image for itself"
-    return [Finding("note", text, "if they do: -p groups prefix:8, a regular expression, or groups.csv")]
+    return [Finding("note", text, "if they do: -p group_by prefix:8, a regular expression, or groups.csv")]
 
 
 def _pairs(survey: Survey, pairs: Sequence[Sequence[int]]) -> str:
@@ -210,7 +210,7 @@ def _depths(looks: dict[str, Look]) -> list[Finding]:
     deep = {name: look.deepest for name, look in looks.items() if look.deepest}
     if not deep:
         return []
-    white = Check(pd.DataFrame(), looks=looks).deepest
+    white = Check(None, looks=looks).deepest
     text = f"{len(deep)} images have 16 bits, values up to {max(deep.values())}: {white} is taken for white"
     dark = [name for name, value in deep.items() if value < white / 8]
     if not dark:
@@ -255,7 +255,7 @@ def _masks(survey: Survey, marks: dict[str, Mark], size: int, fit: Fit) -> list[
         gone = [name for name, mark in marks.items() if mark.inside and not mark.central]
         text = f"the central square cuts {1 - kept:.0%} of the marked area off"
         text += f", and all of it in {len(gone)} images: {short(gone)}" if gone else ""
-        found.append(Finding("look" if kept < 1 else "note", text, "-p fit letterbox keeps all" if kept < 1 else ""))
+        found.append(Finding("look" if kept < 1 else "note", text, "-p square letterbox keeps all" if kept < 1 else ""))
     elif marked:
         before, after = (float(np.mean(values)) for values in ([m.inside for m in marked], [m.shown for m in marked]))
         text = f"nothing marked is cut off; at {size} px masks cover {after:.1%} of the image, {before:.1%} as they "
@@ -301,7 +301,7 @@ def _shapes(survey: Survey, looks: dict[str, Look]) -> list[Finding]:
     if told < SHAPES or told <= most / len(survey.labels) + 0.05:
         return []
     text = f"the shape of an image (width / height) tells its class {told:.0%} of the time"
-    return [Finding("look", text, "a network may learn that: cut the images alike, or -p fit crop")]
+    return [Finding("look", text, "a network may learn that: cut the images alike, or -p square crop")]
 
 
 def _table(survey: Survey, split: Sequence[str], looks: dict[str, Look], marks: dict[str, Mark]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from xai_utils.data.checks import Check, check
 from xai_utils.data.fitting import Fit, check_fit, fitted, fitted_mask
 from xai_utils.data.imageset import ImageSet
 from xai_utils.data.masks import read_mask
-from xai_utils.data.surveys import Survey, root_of, split_of, survey_classes
+from xai_utils.data.surveys import Survey, root_of, split_of, survey_classes, two_classes
 
 
 def load_folder(
@@ -71,7 +71,7 @@ def load_folder(
     check_options(size, fit)
     survey = survey_classes(root_of(folder), masks)
     if needs is not None:
-        check_classes(survey, needs)
+        two_classes(survey, needs)
     return image_set("folder", survey, size, grey, seed, groups, fit)
 
 
@@ -80,16 +80,6 @@ def check_options(size: int, fit: str) -> None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"size is {size!r}, expected an int of at least 1")
     check_fit(fit)
-
-
-def check_classes(survey: Survey, needs: str) -> None:
-    """ValueError unless the classes are `needs` and one other."""
-    names = survey.class_names
-    if needs not in names or len(names) != 2:
-        raise ValueError(
-            f"{survey.root} has the classes {', '.join(names)}; expected two, {needs!r} and one other: rename a folder "
-            f"to {needs}, and join the others into one or move them out"
-        )
 
 
 def image_set(name: str, survey: Survey, size: int, grey: bool, seed: int, groups: str, fit: Fit) -> ImageSet:

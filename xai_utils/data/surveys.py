@@ -121,6 +121,16 @@ def _class_names(survey: Survey, tops: list[str]) -> list[tuple[int, str]]:
     return list(enumerate(names))
 
 
+def two_classes(survey: Survey, needs: str) -> None:
+    """ValueError unless the classes are `needs` and one other."""
+    names = survey.class_names
+    if needs not in names or len(names) != 2:
+        raise ValueError(
+            f"{survey.root} has {len(names)} classes ({', '.join(names)}), expected two: {needs}/ and one other. Rename "
+            f"the folder of images to be found to {needs}, and join the others into one folder, or move them out"
+        )
+
+
 def _masked(survey: Survey, name: str) -> bool:
     return bool(survey.masks_root) and name.startswith(f"{survey.masks_root.name}/")
 
