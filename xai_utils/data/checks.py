@@ -57,7 +57,7 @@ class Mark:
 
     inside: float
     central: float  # of what is inside, the share that the central square keeps; 1 where nothing is inside
-    shown: float  # inside, at the size and fit of the run
+    shown: float  # inside, at the size and fit of the run; margins do not count
 
 
 @dataclass
@@ -156,7 +156,9 @@ def _mark(mask: Path, image: Path, size: int, fit: Fit) -> Mark:
     inside = read_mask(mask, image)
     total = int(inside.sum())
     kept = int(inside[central(*inside.shape)].sum())
-    return Mark(total / inside.size, kept / total if total else 1.0, float(fitted_mask(inside, size, fit).mean()))
+    area = fitted_mask(np.ones_like(inside), size, fit).sum()
+    shown = fitted_mask(inside, size, fit).sum() / area
+    return Mark(total / inside.size, kept / total if total else 1.0, float(shown))
 
 
 # what is found --------------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ def _masks(survey: Survey, marks: dict[str, Mark], size: int, fit: Fit) -> list[
         found.append(Finding("look" if kept < 1 else "note", text, "-p square letterbox keeps all" if kept < 1 else ""))
     elif marked:
         before, after = (float(np.mean(values)) for values in ([m.inside for m in marked], [m.shown for m in marked]))
-        text = f"nothing marked is cut off; at {size} px masks cover {after:.1%} of the image, {before:.1%} as they "
+        text = f"nothing marked is cut off; at {size} px masks cover {after:.1%} of the picture, {before:.1%} as they "
         found.append(Finding("note", text + "are: a pixel counts as inside where any part of it is"))
     return found
 

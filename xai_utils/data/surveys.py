@@ -1,6 +1,7 @@
 """Your own folder before anything is decoded: classes or targets, whose mask is which, what is no image of it."""
 
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
@@ -91,34 +92,40 @@ def survey_classes(root: Path, masks: str | None) -> Survey:
 
 
 def _class_names(survey: Survey, tops: list[str]) -> list[tuple[int, str]]:
-    """Numbers and names of the classes; folders of masks, and of lists alone, are passed over aloud."""
+    """Numbers and names of the classes; other folders, and images in none, are passed over aloud."""
     root, found = survey.root, survey.found
     masks = survey.masks_root.name if survey.masks_root else ""
-    inner = {name.rpartition("/")[2] for name in found.folders if name.rpartition("/")[0] in tops}
-    names = sorted(
-        inner - set(SPLITS) - {masks} if tops == [""] else inner - ({masks} if not found.below(masks) else set())
-    )
+    top_folders = {name for name in found.folders if "/" not in name and name != masks}
     if tops == [""]:
-        others = {n: [image for image in found.images if not image.startswith(f"{n}/")] for n in names}
-        for name in [n for n in names if mirrors(found, n, others[n])]:
-            names.remove(name)
-            survey.aside.append(
-                f"folder {name}/ holds masks by its names and is no class; to use them: -p masks {name}"
-            )
-        for name in list(names):
-            lists = [path for other, path in found.others.items() if other.startswith(f"{name}/")]
-            if not found.below(name) and lists and {path.suffix.lower() for path in lists} <= SETTINGS:
-                names.remove(name)
-                survey.aside.append(f"folder {name}/ holds no images, only {short(p.name for p in lists)}")
+        names = sorted(top_folders - set(_no_classes(survey, top_folders)))
+    else:
+        names = sorted({name.partition("/")[2] for name in found.folders if name.count("/") == 1
+                        and name.partition("/")[0] in tops})  # fmt: skip
+        if beside := sorted(top_folders - set(SPLITS)):
+            survey.aside.append(f"folders beside {' and '.join(tops)} are not read: {short(beside)}")
     if len(names) < 2:
         raise ValueError(
             f"{root} has {len(names)} class folders ({', '.join(names)}), expected two or more: <class>/*.png"
         )
-    if loose := [
-        name for name in found.images if name.count("/") == (0 if tops == [""] else 1) and not _masked(survey, name)
-    ]:
+    if loose := [name for name in found.images if name.rpartition("/")[0] in tops]:
         survey.aside.append(f"{len(loose)} images lie in no class folder: {short(loose)}")
     return list(enumerate(names))
+
+
+def _no_classes(survey: Survey, folders: set[str]) -> Iterator[str]:
+    """Folders of masks that nobody named, and of lists alone."""
+    found = survey.found
+    for name in sorted(folders):
+        others = [image for image in found.images if not image.startswith(f"{name}/")]
+        lists = [path for other, path in found.others.items() if other.startswith(f"{name}/")]
+        if mirrors(found, name, others):
+            text = f"folder {name}/ holds masks by its names and is no class; to use them: -p masks {name}"
+        elif not found.below(name) and lists and {path.suffix.lower() for path in lists} <= SETTINGS:
+            text = f"folder {name}/ holds no images, only {short(path.name for path in lists)}"
+        else:
+            continue
+        survey.aside.append(text)
+        yield name
 
 
 def two_classes(survey: Survey, needs: str) -> None:
@@ -126,13 +133,9 @@ def two_classes(survey: Survey, needs: str) -> None:
     names = survey.class_names
     if needs not in names or len(names) != 2:
         raise ValueError(
-            f"{survey.root} has {len(names)} classes ({', '.join(names)}), expected two: {needs}/ and one other. Rename "
-            f"the folder of images to be found to {needs}, and join the others into one folder, or move them out"
+            f"{survey.root} has {len(names)} classes ({', '.join(names)}), expected two: {needs}/ and one other. "
+            f"Rename the folder of images to be found to {needs}, and join the others into one folder, or move them out"
         )
-
-
-def _masked(survey: Survey, name: str) -> bool:
-    return bool(survey.masks_root) and name.startswith(f"{survey.masks_root.name}/")
 
 
 def _masks_root(root: Path, found: Listing, masks: str | None, *, direct: bool) -> Path | None:
