@@ -195,7 +195,8 @@ def _near_duplicates(survey: Survey, split: Sequence[str], looks: dict[str, Look
     across = [pair for pair in near if split[pair[0]] != split[pair[1]]]
     leaked = {row for pair in across for row in pair if split[row] == "test"}
     if near:
-        text = f"{len({row for pair in near for row in pair})} images look nearly like another, {_pairs(survey, near)}"
+        alike = {row for pair in near for row in pair}
+        text = f"{len(alike)} images look nearly like another, {_pairs(survey, near, '≈')}"
         text += f"; {len(leaked)} test images look nearly like one of train or val" if leaked else ""
         remedy = "say which belong together, such as -p group_by prefix:8, so that they stay in one split"
         return [Finding("look", text, remedy)]
@@ -204,8 +205,8 @@ def _near_duplicates(survey: Survey, split: Sequence[str], looks: dict[str, Look
     return [Finding("note", text, "if they do: -p group_by prefix:8, a regular expression, or groups.csv")]
 
 
-def _pairs(survey: Survey, pairs: Sequence[Sequence[int]]) -> str:
-    return short([" = ".join(survey.ids[row] for row in rows[:2]) for rows in pairs], 2)
+def _pairs(survey: Survey, pairs: Sequence[Sequence[int]], sign: str = "=") -> str:
+    return short([f" {sign} ".join(survey.ids[row] for row in rows[:2]) for rows in pairs], 2)
 
 
 def _depths(looks: dict[str, Look]) -> list[Finding]:

@@ -10,6 +10,10 @@ from xai_utils.data.masks import stem
 from xai_utils.data.pictures import SUFFIXES, name_of
 
 MASKS = ("masks", "mask", "ground_truth", "gt", "labels", "annotations")  # usual names of a folder of masks
+NORMAL = (  # usual names of a class without a defect, in small letters; the first three are those of surface_defects
+    "normal", "normal_scratch", "normal_dirt", "good", "ok", "fine", "healthy", "intact", "sound", "none", "no_defect",
+    "no_defects", "defect_free", "non_defective", "no_crack", "uncracked", "negative",
+)  # fmt: skip
 SETTINGS = {".csv", ".txt", ".md", ".yaml", ".yml", ".json", ".xml"}  # lists and notes: nobody takes them for images
 
 
@@ -81,12 +85,12 @@ def mirrors(files: Listing, folder: str, others: Iterable[str]) -> bool:
     Every path below it is one of an image beside it (masks/crack/1.png and crack/1.jpg); or it is flat, is called as
     such folders usually are, and every name in it is one of an image.
     """
-    own = files.below(folder)
-    stems = {stem(name) for name in others}
-    inner = [stem(name[len(folder) + 1 :]) for name in own]
+    inner = {stem(name[len(folder) + 1 :]) for name in files.below(folder)}
     if any("/" in name for name in inner):
-        return all(name in stems for name in inner)
-    return bool(inner) and folder.lower() in MASKS and set(inner) <= {name.rpartition("/")[2] for name in stems}
+        return inner <= {stem(name) for name in others}
+    if inner and folder.lower() in MASKS:
+        return inner <= {stem(name).rpartition("/")[2] for name in others}
+    return False
 
 
 def relative(root: Path, path: Path) -> str:

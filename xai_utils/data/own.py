@@ -6,15 +6,12 @@ import numpy as np
 
 from xai_utils.data.checks import Check, Finding, check
 from xai_utils.data.fitting import Fit, check_fit
-from xai_utils.data.listing import short
+from xai_utils.data.listing import NORMAL, short
 from xai_utils.data.surveys import Survey, root_of, split_of, survey_classes, survey_targets, two_classes
 
 PAPERS = range(1, 6)
 SIZES = {1: 28, 2: 32, 3: 64, 4: 64, 5: 64}  # px, of the notebooks' own defaults
 PER_CLASS = 30  # training images of each class that notebook 04 takes at quick
-# names of classes without a defect, in small letters
-NORMAL = ("normal", "normal_scratch", "normal_dirt", "good", "ok", "fine", "healthy", "intact", "sound", "none")
-NORMAL += ("no_defect", "no_defects", "defect_free", "non_defective", "no_crack", "uncracked", "negative")
 
 
 def check_folder(

@@ -155,9 +155,18 @@ def sums(maps: Tensor) -> dict[str, float]:
     """What dividing by ΣΣL̂ does to maps (N, H, W).
 
     flipped: share of maps with a negative sum, where R has the opposite sign everywhere. nearly_zero: share with a sum
-    below 1 % of Σ|L̂|, where R blows up. largest: of |R|, over all pixels and maps.
+    below 1 % of Σ|L̂|, where R blows up. largest: of |R|, over all pixels and maps. All are NaN for no maps.
     """
     total, weight = maps.sum((1, 2)), maps.abs().sum((1, 2))
-    largest = (maps.abs().amax((1, 2)) / total.abs()).max().item()
+    peaks = maps.abs().amax((1, 2)) / total.abs()
+    largest = torch.cat([peaks, peaks.new_full((int(not len(peaks)),), torch.nan)]).max().item()
     flipped, tiny = (total < 0).double().mean().item(), (total.abs() < 0.01 * weight).double().mean().item()
     return {"flipped": flipped, "nearly_zero": tiny, "largest": largest}
+
+
+def share(value: float, n: int) -> Estimate:
+    """A share of n images; NaN, as `sums` has it for none, is not defined."""
+    try:
+        return Estimate(value, n, unit="share")
+    except ValueError:
+        return Estimate(None, n, unit="share", note="no image with a target of this sign")

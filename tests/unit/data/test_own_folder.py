@@ -513,7 +513,7 @@ def test_near_copies_on_both_sides_of_a_split_are_told_unless_groups_are_given(t
             changed(100 * k + i // 2, "darker" if i % 2 else "").save(
                 tmp_path / kind / f"{i // 2:02d}_{i % 2}.jpg", quality=80
             )
-    text = one(found(tmp_path, None), "40 images look nearly like another, crack/00_0.jpg = crack/00_1.jpg")
+    text = one(found(tmp_path, None), "40 images look nearly like another, crack/00_0.jpg ≈ crack/00_1.jpg")
     split, _ = split_of(survey_classes(tmp_path, None), "", 0)
     ids = load("folder", folder=tmp_path, size=8).ids.tolist()
     of = dict(zip(ids, split))

@@ -160,6 +160,15 @@ def test_sums_that_flip_and_sums_near_zero():
     assert found["largest"] == pytest.approx(1001, rel=1e-3)
 
 
+def test_targets_of_one_sign_leave_the_other_not_defined():
+    found = paper.sums(torch.ones(3, 2, 2)[:0])
+    assert all(np.isnan(value) for value in found.values())
+    assert paper.share(found["flipped"], 0) == Estimate(
+        None, 0, unit="share", note="no image with a target of this sign"
+    )
+    assert paper.share(0.25, 4) == Estimate(0.25, 4, unit="share")
+
+
 def test_cancelled_in_loops_on_a_grid_of_whole_cells():
     generator = torch.Generator().manual_seed(2)
     up, down = torch.rand(2, 3, 2, 2, generator=generator, dtype=torch.float64)  # what pushes up, what pushes down
