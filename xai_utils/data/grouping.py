@@ -14,7 +14,7 @@ from PIL import Image
 from xai_utils.data.imageset import SPLITS
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-ALIKE = 0.95  # correlation of the gradients of two thumbnails, from which on images count as nearly the same
+ALIKE = 0.97  # correlation of two thumbnails' gradients from which on images count as nearly the same
 SIDE = 16  # of the thumbnails
 _BLOCK = 1024
 RULES = (
