@@ -15,6 +15,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from xai_utils.data.store import repository_root, resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds, aggregate
+from xai_utils.suite.pooled import Pooled, Reversal
 from xai_utils.suite.record import Record, load_record, records_below, results_root, stale, unreadable
 from xai_utils.suite.rules import VERDICTS, with_reason
 from xai_utils.suite.strict import in_one_line, said
@@ -92,7 +94,8 @@ def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
 def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", results: Folder = None) -> pd.DataFrame:
     """Metrics of one arm (None: the paper's first) over its seeds: the columns of `over_seeds.aggregate`."""
     arm = arm or parameters.arms(paper)[0]
-    table = aggregate([r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)])
+    chosen = [r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)]
+    table = aggregate(chosen, _pooled(claims.load(), paper))
     columns = ["value", "std", "n", "low", "high", "unit"]
     rows = {name: [getattr(found, column) for column in columns] for name, found in table.items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -111,15 +114,20 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     standard = [record for record in standard if record.profile == "standard"]
     other = [record for record in everything if record.profile == profile]
     groups: dict[tuple[int, str, str], list[Record]] = {}
+    reported = claims.load()
     for side, records in enumerate((standard, other)):
         for record in records:
             groups.setdefault((side, record.paper, record.arm), []).append(record)
-    seeds = {key: _Seeds(records) for key, records in groups.items()}
+    seeds: dict[tuple[int, str, str], _Seeds] = {}
+    for key, records in groups.items():
+        twin = seeds.get((0, *key[1:]))  # the same runs, where the profile asked for is standard
+        same = twin is not None and all(a is b for a, b in zip_longest(twin.records, records))
+        seeds[key] = twin if same else _Seeds(records, _pooled(reported, key[1]))
     fields = ("value", "n", "verdict", "reason", "evidence", "scale", "commit", "stale")
     columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
     rows = []
-    for stem, paper in claims.load().papers.items():
+    for stem, paper in reported.papers.items():
         if not (root / "notebooks" / f"{stem}.ipynb").is_file():
             rows.append(dict.fromkeys(columns, "") | {"paper": stem, "statement": "no notebook yet"})
             continue
@@ -132,12 +140,17 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _pooled(reported: claims.Reported, paper: str) -> list[Pooled | Reversal]:
+    return reported.papers[paper].pooled if paper in reported.papers else []
+
+
 class _Seeds:
     """The records of one arm, and what every claim asks of them."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records, self.metrics = records, aggregate(records)
-        self.stale = ", ".join(sorted({name for record in records for name in stale(record)}))
+    def __init__(self, records: Sequence[Record], pooled: Sequence[Pooled | Reversal]) -> None:
+        self.records, self.metrics = records, aggregate(records, pooled)
+        known: dict[Any, list[str]] = {}
+        self.stale = ", ".join(sorted({name for record in records for name in stale(record, known=known)}))
 
 
 def _judge(paper: claims.Paper, claim: str, seeds: _Seeds | None) -> list[Any]:
