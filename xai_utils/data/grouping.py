@@ -58,8 +58,8 @@ def _matched(rule: str, ids: Sequence[str]) -> list[str]:
     matches = [pattern.search(name) for name in ids]
     if unmatched := [name for name, match in zip(ids, matches, strict=True) if not match]:
         raise ValueError(
-            f"groups: {rule!r} finds nothing in {len(unmatched)} of {len(ids)} paths, {unmatched[0]!r} for one: let it fit "
-            "all, or list the groups in a CSV file, file,group"
+            f"groups: {rule!r} finds nothing in {len(unmatched)} of {len(ids)} paths, {unmatched[0]!r} for one: let it "
+            "fit all, or list the groups in a CSV file, file,group"
         )
     return [(match[1] if pattern.groups else match[0]) or "" for match in matches if match]
 
