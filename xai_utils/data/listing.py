@@ -93,11 +93,6 @@ def mirrors(files: Listing, folder: str, others: Iterable[str]) -> bool:
     return False
 
 
-def relative(root: Path, path: Path) -> str:
-    """A file's path below a folder for the eye; the path itself where it lies elsewhere (a link's end)."""
-    return name_of(path, root) if path.is_relative_to(root) else str(path)
-
-
 def short(names: Iterable[str] | Mapping[str, object], most: int = 3) -> str:
     """The first few of some names, and how many more there are."""
     names = list(names)
