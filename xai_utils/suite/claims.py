@@ -89,13 +89,19 @@ class Paper(Strict):
         return [value for value in self.values if value.id.startswith(claim + ".")]
 
     def _gates(self, claim: str, parameters: Mapping[str, Any]) -> list[Competence]:
-        """What the network that `claim` is about must have reached in a run of these parameters, whose arm counts."""
-        return [gate for gate in self.competence if claim in gate.claims and gate.applies(parameters)]
+        """What the network that `claim` is about must have reached in a run of these parameters, whose arm counts.
+
+        On own images every claim stands behind a gate, in every arm: those that name it, else the paper's first.
+        """
+        named = [gate for gate in self.competence if claim in gate.claims]
+        if not parameters.get("own"):
+            return [gate for gate in named if gate.applies(parameters)]
+        return list({gate.metric: gate for gate in named}.values()) or self.competence[:1]
 
     def missing(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[str]:
         """The metrics that `claim` needs of a run of these parameters and lacks; arguments as for `evaluate`."""
         rule = self.judged[claim].rule
-        read = [*rule.metrics(), *(gate.metric for gate in self._gates(claim, parameters))]
+        read = [*rule.metrics(), *(gate.read(metrics, parameters) for gate in self._gates(claim, parameters))]
         return [name for name in dict.fromkeys(read) if name not in metrics] if rule.judges(parameters) else []
 
     def judge(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Verdict:
@@ -118,6 +124,11 @@ class Paper(Strict):
         found = [gate.check(metrics, parameters) for gate in self._gates(claim, parameters)]
         order = {False: 0, None: 1, True: 2}
         return min(found, key=lambda entry: order[entry.learned], default=Learned(True, "no bound is set"))
+
+    def warning(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> str:
+        """What is said of a run on own images whose network has not learned its task; "" of all others."""
+        gates = self.competence[:1] if parameters.get("own") else []
+        return "".join(gate.check(metrics, parameters).warning for gate in gates)
 
 
 class Reported(Strict):

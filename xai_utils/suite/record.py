@@ -69,6 +69,8 @@ class Provenance(Strict):
     # files of weights that a parameter names → sha256; trainings that went on from a checkpoint → how often
     weights: dict[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
     resumed: dict[str, int] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    # trainings on own images, whose length their number and the minutes decided → epochs
+    epochs: dict[str, int] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
 
 class Record(Strict):
@@ -90,6 +92,9 @@ class Record(Strict):
     claims: dict[str, Verdict]
     figures: list[str]
     arrays: list[str]
+    # lines of images.csv, none of older runs; and what makes an image suspicious
+    images: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
+    suspicion: str = Field(default="", exclude_if=lambda value: not value)
     provenance: Provenance
 
     @property
