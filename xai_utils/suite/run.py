@@ -339,7 +339,7 @@ class Run:
         suspicion: Mapping[str, Any],
         confidence: Any = None,
         outcome: Any = None,
-        scores: pd.DataFrame | None = None,
+        scores: pd.DataFrame | Mapping[str, Any] | None = None,
         explained: Any = None,
         maps: Mapping[str, Any] | None = None,
         networks: "Mapping[str, tuple[nn.Module, answer.Build]] | None" = None,
@@ -354,16 +354,22 @@ class Run:
             everything: ImageSet of all images.
             judged: ImageSet of the n images that were judged.
             prediction: (n,) class numbers, or numbers of a regression.
-            suspicion: what makes an image suspicious, in words → (n,), the higher the more; one entry.
+            suspicion: what makes an image suspicious, in words → (n,), the higher the more; one entry. None where that
+                could not be learnt: then 1 − confidence stands in, and the words say so.
             confidence: (n,) in [0, 1].
             outcome: (n,) words; default: "right" or "wrong", of a regression prediction minus target.
-            scores: a column a score; its index holds ids of images.
+            scores: score → (m,), or a table with a column a score, whose index holds ids of images.
             explained: ImageSet of the m images that have maps; default: `judged`.
             maps: explainer → (m, h, w) maps or (m, k, C, H, W) films.
             networks: name → the trained network, and what builds it (`answer.save_network`).
             note: what a network wants done to its images first.
         """
         ((why, values),) = suspicion.items()
+        if values is None:
+            why, values = "a low confidence", 1 - answer.as_array(confidence)
+        chosen = judged if explained is None else explained
+        if scores is not None and not isinstance(scores, pd.DataFrame):
+            scores = pd.DataFrame({name: answer.as_array(column) for name, column in scores.items()}, chosen.ids)
         more = {"confidence": confidence, "outcome": outcome, "suspicion": values, "scores": scores}
         rows = answer.table(everything, judged, prediction, **more, whole=self.own)
         self._images = (len(rows), why, answer.as_csv(rows))
@@ -374,7 +380,6 @@ class Run:
         wanted = self.parameters.get("overlays", 0)
         if wanted and maps and not {source.name for source in self._sources} & unpublished():
             order = answer.most_suspicious(rows, len(rows))["file"].tolist()
-            chosen = judged if explained is None else explained
             there = set(chosen.ids)
             order = [name for name in order if name in there]
             self._beside["overlays"] = answer.overlays(chosen, maps, order[: None if wanted < 0 else wanted])
