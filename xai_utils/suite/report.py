@@ -24,7 +24,7 @@ from xai_utils.data.store import repository_root, resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds, aggregate
-from xai_utils.suite.record import Record, load_record, records_below, results_root, stale, unreadable
+from xai_utils.suite.record import Record, completed, load_record, records_below, results_root, stale, unreadable
 from xai_utils.suite.rules import VERDICTS, with_reason
 from xai_utils.suite.strict import in_one_line, said
 
@@ -55,7 +55,7 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
         if profile and record.profile != profile:
             continue
         first = records.setdefault(key, [record])[0]
-        one, two = (r.values for r in (first, record))
+        one, two = (completed(r) for r in (first, record))
         if other := sorted(n for n in {*one, *two} - {"seed"} if one.get(n) != two.get(n)):
             problems.append(
                 f"{path}: other parameters than seed {first.seed} ({', '.join(other)}); run one of them again"

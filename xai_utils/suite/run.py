@@ -27,7 +27,6 @@ import pandas as pd
 from xai_utils.data.store import repository_root, resolve, sha256_of, unpublished
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import alt_text, answer, claims, parameters, provenance
-from xai_utils.suite.parameters import OWN
 from xai_utils.suite.publish import OWNED, publish, settle
 from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, run_folder, subject
 from xai_utils.suite.rules import Learned, with_reason
@@ -440,7 +439,7 @@ class Run:
         record = Record(
             paper=self.paper,
             profile=self.profile,
-            arm=self.arm + OWN * bool(self.overrides),
+            arm=self.folder.parent.name,
             seed=self.seed,
             parameters=self._published,
             overrides=list(self.overrides),
@@ -532,7 +531,8 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
         print(f"{who} sets {name} = {run.parameters[name]!r} (it was {old!r})")
     if run.overrides:
         own = ", ".join(f"{name} = {run.parameters[name]!r}" for name in run.overrides)
-        print(f"{own}: not what profile {run.profile} and arm {run.arm} say, so this run is filed under {run.arm}{OWN}")
+        place = run.folder.parent.name
+        print(f"{own}: not what profile {run.profile} and arm {run.arm} say, so this run is filed under {place}")
     if isinstance(parameters, MutableMapping):
         parameters.update({name: run.parameters[name] for name in run.replaced})
     seeds.seed_everything(run.seed)
