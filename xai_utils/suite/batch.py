@@ -14,6 +14,7 @@ from pydantic import Field
 
 from xai_utils.data import store
 from xai_utils.suite import chain, parameters
+from xai_utils.suite.parameters import Plain
 from xai_utils.suite.publish import settle_all
 from xai_utils.suite.record import Record, completed, load_record, published, results_root, stale, unreadable
 from xai_utils.suite.strict import Strict, checked, load_yaml, said
@@ -45,7 +46,7 @@ class OwnImages(Strict):
 
     papers: list[str] | None = Field(default=None, min_length=1)
     arm: str | None = None
-    parameters: dict[str, parameters.Plain] = Field(min_length=1)
+    parameters: dict[str, Plain] = Field(min_length=1)
 
 
 def own_images(path: str | Path, root: Path | None = None) -> dict[str, OwnImages]:

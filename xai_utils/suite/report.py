@@ -1,9 +1,12 @@
 """The papers against their reproduction: tables from records, a diff of two results trees, the printed report.
 
-    python -m xai_utils.suite.report [--profile quick] [--check] [--results FOLDER]
+    python -m xai_utils.suite.report [--profile PROFILE] [--check] [--results FOLDER]
     python -m xai_utils.suite.report diff A B | export | records
 
-Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used.
+Without a profile it shows the runs of that of the newest record; of a run with own values, its paper alone.
+
+Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used, or there is no
+such profile or folder.
 """
 
 from __future__ import annotations
@@ -99,10 +102,24 @@ def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", r
     return frame.rename(columns={"value": "mean"}).rename_axis("metric")
 
 
-def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
+def newest(results: Folder = None) -> Record | None:
+    """The record of a results tree that was written last; None where there is none.
+
+    Files of a fresh clone are all of one time: then it is the newest by its start.
+    """
+    root = resolve(results or results_root())
+    times = {}
+    for record in load(results):
+        path = root / record.profile / record.paper / record.arm / f"seed_{record.seed}" / "record.json"
+        times[int(path.stat().st_mtime), record.provenance.started] = record
+    return times[max(times)] if times else None
+
+
+def suite_table(profile: str = "quick", results: Folder = None, only: tuple[str, str] | None = None) -> pd.DataFrame:
     """Per claim: the paper | the committed standard result | the runs of `profile`; verdicts are made over seeds.
 
-    Without `results`, standard comes from the repository's results/ and `profile` from $XAI_RESULTS if that is set.
+    `only` is a paper and an arm with own values ("main+own"): its claims alone, against the runs of that arm. Without
+    `results`, standard comes from the repository's results/ and `profile` from $XAI_RESULTS if that is set.
     """
     root = repository_root()
     everything = load(results)
@@ -113,18 +130,23 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     groups: dict[tuple[int, str, str], list[Record]] = {}
     for side, records in enumerate((standard, other)):
         for record in records:
-            groups.setdefault((side, record.paper, record.arm), []).append(record)
+            if side and only and (record.paper, record.arm) != only:
+                continue
+            arm = record.arm.partition(parameters.OWN)[0] if side and only else record.arm
+            groups.setdefault((side, record.paper, arm), []).append(record)
     seeds = {key: _Seeds(records) for key, records in groups.items()}
     fields = ("value", "n", "verdict", "reason", "evidence", "scale", "commit", "stale")
     columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
     rows = []
     for stem, paper in claims.load().papers.items():
+        if only and stem != only[0]:
+            continue
         if not (root / "notebooks" / f"{stem}.ipynb").is_file():
             rows.append(dict.fromkeys(columns, "") | {"paper": stem, "statement": "no notebook yet"})
             continue
         for claim, entry in paper.judged.items():
-            for arm in entry.rule.arms:
+            for arm in [only[1].partition(parameters.OWN)[0]] if only else entry.rule.arms:
                 row = [stem, claim, arm, entry.kind, entry.statement, _reported(paper, claim)]
                 for side in (0, 1):
                     row += _judge(paper, claim, seeds.get((side, stem, arm)))
@@ -315,12 +337,21 @@ def export(results: Folder = None) -> list[Path]:
     return written
 
 
+def _unknown(profile: str | None, folders: Sequence[Folder]) -> str:
+    """What is wrong with a profile and folders that were asked for; "" if they are there."""
+    profiles = sorted({path.parent.name for path in (repository_root() / "notebooks/profiles").glob("*/*.yaml")})
+    if profile and profile not in profiles:
+        return f"no profile {profile!r}; there are: {', '.join(profiles)}"
+    lost = [str(folder) for folder in folders if folder and not resolve(folder).is_dir()]
+    return f"no folder {lost[0]}" if lost else ""
+
+
 @in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.report", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="quick", help="the runs beside the standard ones (default: quick)")
+    parser.add_argument("--profile", help="the runs beside the standard ones (default: those of the newest record)")
     parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
     parser.add_argument("--check", action="store_true", help="exit 1 if a notebook lacks a record")
     commands = parser.add_subparsers(dest="command", metavar="diff | export | records")
@@ -332,7 +363,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     compare.add_argument("--abs", type=float, default=1e-9)
     commands.add_parser("export", help="write results/tables/*.csv")
     given = parser.parse_args(argv)
-    folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
+    folders = (
+        [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results or os.environ.get("XAI_RESULTS")]
+    )
+    if unknown := _unknown(given.profile, folders):
+        print(unknown, file=sys.stderr)
+        return 2
     status = 0
     with warnings.catch_warnings(), chain.one_moment():
         warnings.simplefilter("ignore")  # the problems are printed below, once each
@@ -346,8 +382,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif given.command == "export":
             print("\n".join(map(str, export(given.results))))
         else:
-            print(suite_text(suite_table(given.profile, given.results), given.profile))
-            for line in missing(given.profile, given.results) if given.check else []:
+            last = None if given.profile else newest(given.results)
+            profile = given.profile or (last.profile if last else "quick")
+            only = (last.paper, last.arm) if last and parameters.OWN in last.arm else None
+            if only:
+                print(f"The newest record is of own values, {profile}/{'/'.join(only)}:")
+            print(suite_text(suite_table(profile, given.results, only), profile))
+            for line in missing(profile, given.results) if given.check else []:
                 print(f"MISSING {line}", file=sys.stderr)
                 status = 1
     found = [scan(folder) for folder in folders]
