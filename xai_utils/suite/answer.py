@@ -211,7 +211,7 @@ def overlays(explained: Any, maps: Mapping[str, Any], order: Sequence[str]) -> d
             overlay(picture, values[number]).save(buffer, format="png")
             files[f"{number:04d}_{stem}_{_key(name)}.png"] = buffer.getvalue()
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, file=explained.ids[rows].astype(str), **{_key(n): v for n, v in kept.items()})
+    np.savez_compressed(buffer, files=explained.ids[rows].astype(str), **{_key(n): v for n, v in kept.items()})
     return files | {"maps.npz": buffer.getvalue()}
 
 
