@@ -3,7 +3,8 @@
     python -m xai_utils.suite.report [--profile PROFILE] [--check] [--results FOLDER]
     python -m xai_utils.suite.report diff A B | export | records
 
-Without a profile it shows the runs of that of the newest record; of a run with own values, its paper alone.
+Without a profile it shows the runs of that of the newest record (with --check: of quick); of a run with own values, its
+paper alone.
 
 Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used, or there is no
 such profile or folder.
@@ -105,13 +106,14 @@ def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", r
 def newest(results: Folder = None) -> Record | None:
     """The record of a results tree that was written last; None where there is none.
 
-    Files of a fresh clone are all of one time: then it is the newest by its start.
+    Files of a fresh clone are all of one time: then its start decides, and after that a standard record comes last.
     """
     root = resolve(results or results_root())
     times = {}
     for record in load(results):
         path = root / record.profile / record.paper / record.arm / f"seed_{record.seed}" / "record.json"
-        times[int(path.stat().st_mtime), record.provenance.started] = record
+        when = int(path.stat().st_mtime), record.provenance.started, record.profile != "standard"
+        times[when] = record
     return times[max(times)] if times else None
 
 
@@ -146,7 +148,9 @@ def suite_table(profile: str = "quick", results: Folder = None, only: tuple[str,
             rows.append(dict.fromkeys(columns, "") | {"paper": stem, "statement": "no notebook yet"})
             continue
         for claim, entry in paper.judged.items():
-            for arm in [only[1].partition(parameters.OWN)[0]] if only else entry.rule.arms:
+            for arm in entry.rule.arms:
+                if only and arm != only[1].partition(parameters.OWN)[0]:
+                    continue
                 row = [stem, claim, arm, entry.kind, entry.statement, _reported(paper, claim)]
                 for side in (0, 1):
                     row += _judge(paper, claim, seeds.get((side, stem, arm)))
@@ -382,7 +386,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif given.command == "export":
             print("\n".join(map(str, export(given.results))))
         else:
-            last = None if given.profile else newest(given.results)
+            last = None if given.profile or given.check else newest(given.results)
             profile = given.profile or (last.profile if last else "quick")
             only = (last.paper, last.arm) if last and parameters.OWN in last.arm else None
             if only:

@@ -85,6 +85,23 @@ def test_a_gate_of_some_arms_asks_nothing_of_the_others(tmp_path):
     assert paper.judge("P1.1", {}, {"arm": "third"}).evidence == "belongs to arm main or other, not third"
 
 
+def test_on_own_images_every_claim_stands_behind_a_gate_in_every_arm(tmp_path):
+    paper = gated(tmp_path, arms=["other"]).papers[PAPER]
+    metrics = {"P1.1.a": number(2), "P1.2.b": number(1), "V1.accuracy": number(0.7, 0.4, 0.9)}
+    for arm in ("main", "other"):
+        for claim in ("P1.1", "P1.2"):  # the second is named by no gate
+            own = {"arm": arm, "own": True}
+            if claim == "P1.2" and arm == "other":  # which its rule does not judge
+                continue
+            assert paper.judge(claim, metrics, own).verdict == "not tested", (arm, claim)
+            assert "as guessing gives" in paper.judge(claim, metrics, own).reason
+            learned = metrics | {"V1.accuracy": number(0.7, 0.6, 0.9)}
+            assert paper.judge(claim, learned, own).verdict == "reproduced", (arm, claim)
+    assert paper.missing("P1.2", {"P1.2.b": number(1)}, {"own": True}) == ["V1.accuracy"]
+    assert paper.warning(metrics, {"own": True}).startswith("This network has not learned its task")
+    assert paper.warning(metrics, {}) == ""
+
+
 def test_a_network_is_asked_for_by_a_claim_about_it(tmp_path):
     paper = gated(tmp_path).papers[PAPER]
     found = paper.competent("P1.1", {"V1.accuracy": number(0.3)}, {})
