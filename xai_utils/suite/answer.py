@@ -75,7 +75,7 @@ def table(
     columns = {name: as_array(values) for name, values in columns.items() if values is not None}
     found = pd.DataFrame(columns, index=judged.ids)
     if scores is not None:
-        found = found.join(scores)
+        found = found.join(scores.dropna(axis=1, how="all"))
     listed = everything if whole else judged
     first = {"file": listed.ids, "split": listed.split, "truth": named(listed.labels)}
     return pd.DataFrame(first, index=listed.ids).join(found).reset_index(drop=True)
@@ -225,18 +225,16 @@ def _key(name: str) -> str:
 def headlines(record: Record, most: int = 3) -> list[str]:
     """Up to three numbers that say most of a run: what its network has learned, then those of its claims."""
     paper = claims.load().papers[record.paper]
-    read = [gate.read(record.metrics, record.subject) for gate in paper.competence]
-    wanted = dict(zip(read, read))
-    wanted |= {entry.metric: entry.says for entry in paper.headlines}
-    wanted |= {claim.shown.metric: claim.shown.says for claim in paper.claims.values() if claim.shown}
+    wanted = {gate.read(record.metrics, record.subject): gate.says for gate in paper.competence if gate.says}
+    for entry in (*paper.headlines, *(claim.shown for claim in paper.claims.values() if claim.shown)):
+        wanted.setdefault(entry.metric, entry.says)
     lines = []
     for metric, says in wanted.items():
         found = record.metrics.get(metric)
         if found is None or found.value is None or len(lines) == most:
             continue
         ends = "" if found.low is None or found.high is None else f" [{found.low:.3g}, {found.high:.3g}]"
-        name = metric.partition(".")[2].replace("_", " ").replace(".", ", ") if says == metric else says
-        lines.append(f"{name}: {found.value:.3g}{ends}{f' {found.unit}' * bool(found.unit)}")
+        lines.append(f"{says}: {found.value:.3g}{ends}{f' {found.unit}' * bool(found.unit)}")
     return lines
 
 

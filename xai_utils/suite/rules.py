@@ -183,7 +183,7 @@ class Competence(Strict):
 
     `at_least` is the bound on the paper's data and the drawn ones. On a user's own images the task is unknown: there
     the lower end of the interval must be above `chance`, a number or a metric of the run. `own` names the metric that
-    has this interval, where `metric` has none.
+    has this interval, where `metric` has none; `says` tells in words what it measures.
     """
 
     metric: str = Field(pattern=_ANY_METRIC)
@@ -191,6 +191,7 @@ class Competence(Strict):
     at_least: float
     images: Literal["validation", "test"]
     chance: float | str
+    says: str = ""
     claims: list[str] = Field(min_length=1)
     arms: list[str] | None = Field(default=None, min_length=1)
 
