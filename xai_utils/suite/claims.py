@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from xai_utils.data.store import repository_root
 from xai_utils.metrics.statistics import Estimate
+from xai_utils.suite.pooled import Pooled, Reversal
 from xai_utils.suite.rules import Competence, Learned, MissingMetric, Rule, Verdict
 from xai_utils.suite.strict import Strict
 
@@ -75,6 +76,7 @@ class Paper(Strict):
     citation: str
     headlines: list[Headline] = Field(default_factory=list)
     competence: list[Competence] = Field(default_factory=list)
+    pooled: list[Pooled | Reversal] = Field(default_factory=list)
     values: list[Value]
     claims: dict[str, Claim]
     extensions: dict[str, Claim] = Field(default_factory=dict)

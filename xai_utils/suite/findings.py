@@ -153,7 +153,7 @@ class Source:
     def metrics(self, paper: str, arm: str) -> dict[str, OverSeeds]:
         """The metrics of one arm over its seeds."""
         if (paper, arm) not in self._over_seeds:
-            self._over_seeds[paper, arm] = aggregate(self.records(paper, arm))
+            self._over_seeds[paper, arm] = aggregate(self.records(paper, arm), self.reported.papers[paper].pooled)
         return self._over_seeds[paper, arm]
 
     def paper_of(self, claim: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from xai_utils.data.store import repository_root, resolve
 from xai_utils.metrics.statistics import Estimate
@@ -97,6 +98,15 @@ class Record(Strict):
     images: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
     suspicion: str = Field(default="", exclude_if=lambda value: not value)
     provenance: Provenance
+    _folder: Path | None = PrivateAttr(default=None)  # where it was read
+
+    def load_arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """What `Run.arrays` kept under this name beside the record, by array; None if there is no such file."""
+        path = self._folder / f"{name}.npz" if self._folder else None
+        if path is None or not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as kept:
+            return {key: kept[key] for key in kept.files}
 
     @property
     def values(self) -> dict[str, Any]:
@@ -175,7 +185,9 @@ def _load_record(path: Path, *_which: int) -> Record:
         raise ValueError(
             f"{path} has schema version {version}, expected 1 or {SCHEMA_VERSION}. Run the notebook again."
         )
-    return checked(Record, data, path)
+    record = checked(Record, data, path)
+    record._folder = path.parent
+    return record
 
 
 def records_below(root: Path) -> tuple[list[Path], list[str]]:

@@ -28,6 +28,7 @@ from xai_utils.data.store import repository_root, resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds, aggregate
+from xai_utils.suite.pooled import Pooled, Reversal
 from xai_utils.suite.record import Record, completed, load_record, records_below, results_root, stale, unreadable
 from xai_utils.suite.rules import VERDICTS, with_reason
 from xai_utils.suite.strict import in_one_line, said
@@ -96,7 +97,8 @@ def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
 def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", results: Folder = None) -> pd.DataFrame:
     """Metrics of one arm (None: the paper's first) over its seeds: the columns of `over_seeds.aggregate`."""
     arm = arm or parameters.arms(paper)[0]
-    table = aggregate([r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)])
+    chosen = [r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)]
+    table = aggregate(chosen, _pooled(claims.load(), paper))
     columns = ["value", "std", "n", "low", "high", "unit"]
     rows = {name: [getattr(found, column) for column in columns] for name, found in table.items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -130,18 +132,19 @@ def suite_table(profile: str = "quick", results: Folder = None, only: tuple[str,
     standard = [record for record in standard if record.profile == "standard"]
     other = [record for record in everything if record.profile == profile]
     groups: dict[tuple[int, str, str], list[Record]] = {}
+    reported = claims.load()
     for side, records in enumerate((standard, other)):
         for record in records:
             if side and only and (record.paper, record.arm) != only:
                 continue
             arm = record.arm.partition(parameters.OWN)[0] if side and only else record.arm
             groups.setdefault((side, record.paper, arm), []).append(record)
-    seeds = {key: _Seeds(records) for key, records in groups.items()}
+    seeds = {key: _Seeds(records, _pooled(reported, key[1])) for key, records in groups.items()}
     fields = ("value", "n", "verdict", "reason", "evidence", "scale", "commit", "stale")
     columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
     rows = []
-    for stem, paper in claims.load().papers.items():
+    for stem, paper in reported.papers.items():
         if only and stem != only[0]:
             continue
         if not (root / "notebooks" / f"{stem}.ipynb").is_file():
@@ -158,11 +161,15 @@ def suite_table(profile: str = "quick", results: Folder = None, only: tuple[str,
     return pd.DataFrame(rows, columns=columns)
 
 
+def _pooled(reported: claims.Reported, paper: str) -> list[Pooled | Reversal]:
+    return reported.papers[paper].pooled if paper in reported.papers else []
+
+
 class _Seeds:
     """The records of one arm, and what every claim asks of them."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records, self.metrics = records, aggregate(records)
+    def __init__(self, records: Sequence[Record], pooled: Sequence[Pooled | Reversal]) -> None:
+        self.records, self.metrics = records, aggregate(records, pooled)
         self.stale = ", ".join(sorted({name for record in records for name in stale(record)}))
 
 
