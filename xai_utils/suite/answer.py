@@ -75,7 +75,7 @@ def table(
     columns = {name: as_array(values) for name, values in columns.items() if values is not None}
     found = pd.DataFrame(columns, index=judged.ids)
     if scores is not None:
-        found = found.join(scores.dropna(axis=1, how="all"))
+        found = found.join(scores.dropna(axis=1, how="all").rename(columns=_key))
     listed = everything if whole else judged
     first = {"file": listed.ids, "split": listed.split, "truth": named(listed.labels)}
     return pd.DataFrame(first, index=listed.ids).join(found).reset_index(drop=True)
@@ -251,7 +251,7 @@ def told(folder: str | Path, suspicious: int = 5) -> str:
     if not record.subject["own"]:
         return lines[0]
     if warning := judged.warning(record.metrics, record.subject):
-        lines.append(f"  {warning} No verdict is given.")
+        lines.append(f"  {warning} No claim about it is judged.")
     lines += [f"  {line}" for line in headlines(record)]
     counted = pd.Series([verdict.verdict for verdict in record.claims.values()]).value_counts()
     lines.append("  verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counted.items()))

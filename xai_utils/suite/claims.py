@@ -90,26 +90,31 @@ class Paper(Strict):
         """The paper's own numbers for a claim, in the file's order."""
         return [value for value in self.values if value.id.startswith(claim + ".")]
 
-    def _gates(self, claim: str, parameters: Mapping[str, Any]) -> list[Competence]:
+    def _gates(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[Competence]:
         """What the network that `claim` is about must have reached in a run of these parameters, whose arm counts.
 
-        On own images every claim stands behind a gate, in every arm: those that name it, else the paper's first.
+        On own images every claim stands behind a gate, in every arm: those that name it, else those of all networks.
         """
         named = [gate for gate in self.competence if claim in gate.claims]
         if not parameters.get("own"):
             return [gate for gate in named if gate.applies(parameters)]
-        return list({gate.metric: gate for gate in named}.values()) or self.competence[:1]
+        return list({gate.metric: gate for gate in named}.values()) or self._of_all_networks(metrics)
+
+    def _of_all_networks(self, metrics: Mapping[str, Estimate]) -> list[Competence]:
+        """The first gate, and those of other networks that the run has trained."""
+        others = {gate.metric: gate for gate in self.competence[1:] if gate.metric in metrics}
+        return list(({gate.metric: gate for gate in self.competence[:1]} | others).values())
 
     def missing(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[str]:
         """The metrics that `claim` needs of a run of these parameters and lacks; arguments as for `evaluate`."""
         rule = self.judged[claim].rule
-        read = [*rule.metrics(), *(gate.read(metrics, parameters) for gate in self._gates(claim, parameters))]
+        read = [*rule.metrics(), *(gate.read(metrics, parameters) for gate in self._gates(claim, metrics, parameters))]
         return [name for name in dict.fromkeys(read) if name not in metrics] if rule.judges(parameters) else []
 
     def judge(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Verdict:
         """The verdict on one claim. Arguments as for `evaluate`; MissingMetric: a metric is not there."""
         entry = self.judged[claim]
-        return entry.rule.evaluate(entry.kind, metrics, parameters, self._gates(claim, parameters))
+        return entry.rule.evaluate(entry.kind, metrics, parameters, self._gates(claim, metrics, parameters))
 
     def competent(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Learned:
         """Whether the network that `claim` is about has learned its task; True where no gate stands before it.
@@ -123,14 +128,14 @@ class Paper(Strict):
         """
         if claim not in self.judged:
             raise ValueError(f"no claim {claim!r}; there are {', '.join(self.judged)}")
-        found = [gate.check(metrics, parameters) for gate in self._gates(claim, parameters)]
+        found = [gate.check(metrics, parameters) for gate in self._gates(claim, metrics, parameters)]
         order = {False: 0, None: 1, True: 2}
         return min(found, key=lambda entry: order[entry.learned], default=Learned(True, "no bound is set"))
 
     def warning(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> str:
-        """What is said of a run on own images whose network has not learned its task; "" of all others."""
-        gates = self.competence[:1] if parameters.get("own") else []
-        return "".join(gate.check(metrics, parameters).warning for gate in gates)
+        """What is said of a run on own images one of whose networks has not learned its task; "" of all others."""
+        gates = self._of_all_networks(metrics) if parameters.get("own") else []
+        return next(filter(None, (gate.check(metrics, parameters).warning for gate in gates)), "")
 
 
 class Reported(Strict):

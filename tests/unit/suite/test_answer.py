@@ -57,10 +57,10 @@ def started(repository, data=OWN, **changes):
 def test_a_line_an_image_with_its_words_and_scores():
     everything = images()
     judged = everything.subset("test")  # 2 and 5
-    scores = pd.DataFrame({"energy": [0.25]}, index=[judged.ids[1]])
+    scores = pd.DataFrame({"energy": [0.25], "id_Grad-CAM, layer3": [0.5], "no mask": np.nan}, index=[judged.ids[1]])
     more = {"confidence": torch.tensor([0.9, 0.6]), "suspicion": [0.1, 0.4], "scores": scores}
     found = answer.table(everything, judged, torch.tensor([0, 0]), **more, whole=True)
-    assert list(found) == [*answer.COLUMNS, "energy"]
+    assert list(found) == [*answer.COLUMNS, "energy", "id_grad_cam_layer3"]
     assert found["file"].tolist() == everything.ids.tolist()
     assert found["truth"].tolist() == ["good", "crack, deep"] * 3
     judged_rows = found[found["split"] == "test"]

@@ -102,6 +102,20 @@ def test_on_own_images_every_claim_stands_behind_a_gate_in_every_arm(tmp_path):
     assert paper.warning(metrics, {}) == ""
 
 
+def test_on_own_images_a_claim_that_no_gate_names_needs_every_network_that_was_trained(tmp_path):
+    other = GATE | {"metric": "V1.other"}
+    paper = load(tmp_path, document(competence=[GATE | {"claims": ["P1.1"]}, other])).papers[PAPER]
+    second = paper.model_copy(
+        update={"competence": [gate.model_copy(update={"claims": []}) for gate in paper.competence]}
+    )
+    metrics = {"P1.1.a": number(2), "V1.accuracy": number(0.9, 0.8, 1.0)}
+    assert second.judge("P1.1", metrics, {"own": True}).verdict == "reproduced"
+    guessing = metrics | {"V1.other": number(0.6, 0.4, 0.8)}
+    assert second.judge("P1.1", guessing, {"own": True}).verdict == "not tested"
+    assert "V1.other is 0.6" in second.warning(guessing, {"own": True})
+    assert second.judge("P1.1", guessing, {}).verdict == "reproduced"
+
+
 def test_a_network_is_asked_for_by_a_claim_about_it(tmp_path):
     paper = gated(tmp_path).papers[PAPER]
     found = paper.competent("P1.1", {"V1.accuracy": number(0.3)}, {})
