@@ -53,8 +53,8 @@ def mutated(text, old, new):
 
 
 def needed(name):
-    """Whether a copy holds the file: of the executed runs under results/ only the records, which notebooks read."""
-    return not name.startswith("results/standard/") or name.endswith("/record.json")
+    """Whether a copy holds the file: of the runs under results/ only records and arrays, which notebooks read."""
+    return not name.startswith("results/standard/") or name.endswith(("/record.json", ".npz"))
 
 
 def copy_of_tree(target, root=ROOT):

@@ -19,6 +19,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,11 @@ def suite_table(profile: str = "quick", results: Folder = None, only: tuple[str,
                 continue
             arm = record.arm.partition(parameters.OWN)[0] if side and only else record.arm
             groups.setdefault((side, record.paper, arm), []).append(record)
-    seeds = {key: _Seeds(records, _pooled(reported, key[1])) for key, records in groups.items()}
+    seeds: dict[tuple[int, str, str], _Seeds] = {}
+    for key, records in groups.items():
+        twin = seeds.get((0, *key[1:]))  # the same runs, where the profile asked for is standard
+        same = twin is not None and all(a is b for a, b in zip_longest(twin.records, records))
+        seeds[key] = twin if same else _Seeds(records, _pooled(reported, key[1]))
     fields = ("value", "n", "verdict", "reason", "evidence", "scale", "commit", "stale")
     columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
@@ -170,7 +175,8 @@ class _Seeds:
 
     def __init__(self, records: Sequence[Record], pooled: Sequence[Pooled | Reversal]) -> None:
         self.records, self.metrics = records, aggregate(records, pooled)
-        self.stale = ", ".join(sorted({name for record in records for name in stale(record)}))
+        known: dict[Any, list[str]] = {}
+        self.stale = ", ".join(sorted({name for record in records for name in stale(record, known=known)}))
 
 
 def _judge(paper: claims.Paper, claim: str, seeds: _Seeds | None) -> list[Any]:
