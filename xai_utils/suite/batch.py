@@ -152,7 +152,11 @@ def _all_reasoned(jobs: Sequence[Job], root: Path) -> list[Job]:
     known: dict[Any, list[str]] = {}
     try:
         expected = parameters.planned(jobs[0].paper, jobs[0].profile, jobs[0].arm.partition(parameters.OWN)[0], root)
-        expected |= json.loads(jobs[0].parameters)
+        if mine := json.loads(jobs[0].parameters):
+            entries = parameters.schema(jobs[0].paper, root).parameters
+            for name in entries.keys() & mine.keys():  # the values that these choose of others
+                expected |= {other: allowed[0] for other, allowed in entries[name].chooses.items()}
+            expected |= mine
     except UNREADABLE as error:
         return [job._replace(reason=_cannot_be_read(error)) for job in jobs]
     for job in jobs:

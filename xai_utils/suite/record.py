@@ -294,7 +294,9 @@ def _stale(record: Record, root: Path | None) -> list[str]:
     else:
         same = record.settings == schema.settings(arm) and (not schema.arms or arm in schema.arms)
         if f"notebooks/profiles/{record.profile}/{record.paper}.yaml" not in changed:  # else it is named already
-            made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
+            named = [name for name in record.overrides if name in schema.parameters]
+            free = {*record.overrides, *(other for name in named for other in schema.parameters[name].chooses)}
+            made_with = {name: value for name, value in record.parameters.items() if name not in free}
             same = same and not _differs(record.paper, record.profile, arm, made_with, root)
     return changed + [f"{place} (arm {arm})"] * (not same)
 

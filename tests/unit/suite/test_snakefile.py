@@ -182,6 +182,23 @@ def test_own_images_are_planned_by_name_and_done_once(checkout):
     assert due[f"{steel}/seed_0"] == "made with other parameters: epochs"
 
 
+def test_a_parameter_that_own_images_choose_is_expected_of_their_record(checkout):
+    path = checkout / "notebooks/parameters/01_first.yaml"
+    path.write_text(
+        path.read_text() + "dataset: {type: str, default: digits, help: it}\n"
+        "folder: {type: str, default: '', chooses: {dataset: [folder]}, help: it}\n"
+    )
+    (checkout / "mine.yaml").write_text("steel: {papers: [01_first], parameters: {folder: /data/steel}}")
+    made = {"arm": "main", "dataset": "folder", "folder": "steel"}
+    write_template(checkout, "01_first", schema_version=2, parameters=made, overrides=["folder"])
+    record = (checkout / "01_first.record").read_text().replace('"SEED"', "0").replace("ARM", "main+own-steel")
+    place = checkout / "results/quick/01_first/main+own-steel/seed_0"
+    place.mkdir(parents=True)
+    (place / "record.json").write_text(record)
+    (place / "notebook.ipynb").write_text("{}")
+    assert [job.reason for job in batch.plan("quick", root=checkout, own="mine.yaml")] == [""]
+
+
 def test_a_run_of_own_images_gets_its_name_its_plain_arm_and_its_parameters(checkout):
     (checkout / "mine.yaml").write_text("steel: {parameters: {folder: '/my images', epochs: 5}}")
     words = batch.own_words("mine.yaml", "improved+own-steel", checkout)
