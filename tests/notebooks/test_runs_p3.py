@@ -1,7 +1,9 @@
 """Paper 3 on a user's own classes of defects, with masks and without."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from runs import PAPERS, given, notebooks_run, seed_folder
 
@@ -39,3 +41,16 @@ def test_own_defects_with_and_without_masks(home, tmp_path, masks):
     assert record.metrics["P3.defect.balanced_accuracy"].n == 12
     assert record.metrics["P3.validation.balanced_accuracy"].n == 6
     assert record.metrics["X3.2.random.balanced_accuracy"].n == 12  # needs no mask
+    folder = seed_folder(tmp_path / "results", arm="selection+own", paper=PAPER)
+    rows = pd.read_csv(folder / "images.csv")
+    assert len(rows) == record.images == 60
+    judged = rows[rows["split"] == "test"]
+    counted = judged["outcome"].value_counts()
+    assert all(counted.get(name.replace("_", " "), 0) == count for name, count in marked.items())
+    assert ((judged["prediction"] == judged["truth"]).mean()) == pytest.approx(record.metrics["P3.accuracy"].value)
+    assert ("defect_energy" in rows) == masks
+    network = suite.load_network(folder / "networks/resnet.safetensors")
+    pictures = np.stack([np.asarray(Image.open(tmp_path / "images" / name)) / 255 for name in judged["file"]])
+    answers = network(torch.tensor(pictures[:, None], dtype=torch.float32)).softmax(1)
+    assert [network.about["classes"][k] for k in answers.argmax(1)] == judged["prediction"].tolist()
+    assert answers.amax(1).tolist() == pytest.approx(judged["confidence"].tolist(), abs=1e-4)

@@ -238,8 +238,10 @@ def headlines(record: Record, most: int = 3) -> list[str]:
     return lines
 
 
-def told(folder: str | Path, suspicious: int = 5) -> str:
+def told(folder: str | Path, suspicious: int = 5, place: str = "") -> str:
     """Where everything of a run is: three numbers, its verdicts, the most suspicious images by file, the files.
+
+    `place` stands for the folder, which would tell of the machine.
 
     Raises:
         FileNotFoundError, ValueError: there is no usable record in the folder.
@@ -247,7 +249,8 @@ def told(folder: str | Path, suspicious: int = 5) -> str:
     folder = Path(folder)
     record = load_record(folder)
     judged = claims.load().papers[record.paper]
-    lines = [f"record: {folder}"]
+    place = place or str(folder)
+    lines = [f"record: {place}"]
     if not record.subject["own"]:
         return lines[0]
     if warning := judged.warning(record.metrics, record.subject):
@@ -265,13 +268,13 @@ def told(folder: str | Path, suspicious: int = 5) -> str:
     networks = sorted((folder / "networks").glob("*.safetensors"))
     if networks:
         lines.append(f"  trained networks: {', '.join(f'networks/{path.name}' for path in networks)}; to load one:")
-        lines += [f"    {line}" for line in loading(networks[0])]
+        lines += [f"    {line}" for line in loading(f"{place}/networks/{networks[0].name}")]
     if (folder / "overlays").is_dir():
         lines.append(f"  overlays and maps: overlays/, {len(list((folder / 'overlays').glob('*.png')))} pictures")
     return "\n".join(lines)
 
 
-def loading(path: Path) -> list[str]:
+def loading(path: str) -> list[str]:
     """The three lines of Python that load a network."""
     return [
         "from xai_utils import suite",

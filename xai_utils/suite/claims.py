@@ -93,12 +93,13 @@ class Paper(Strict):
     def _gates(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[Competence]:
         """What the network that `claim` is about must have reached in a run of these parameters, whose arm counts.
 
-        On own images every claim stands behind a gate, in every arm: those that name it, else those of all networks.
+        On own images every claim but a value stands behind gates, in every arm: those that name it, else all networks'.
         """
         named = [gate for gate in self.competence if claim in gate.claims]
         if not parameters.get("own"):
             return [gate for gate in named if gate.applies(parameters)]
-        return list({gate.metric: gate for gate in named}.values()) or self._of_all_networks(metrics)
+        free = self.judged[claim].kind == "value"  # a number on other images: not comparable, whatever was learned
+        return list({gate.metric: gate for gate in named}.values()) or ([] if free else self._of_all_networks(metrics))
 
     def _of_all_networks(self, metrics: Mapping[str, Estimate]) -> list[Competence]:
         """The first gate, and those of other networks that the run has trained."""

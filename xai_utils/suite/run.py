@@ -28,7 +28,7 @@ from xai_utils.data.store import repository_root, resolve, sha256_of, unpublishe
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import alt_text, answer, claims, parameters, provenance
 from xai_utils.suite.publish import OWNED, publish, settle
-from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, run_folder, subject
+from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, results_root, run_folder, subject
 from xai_utils.suite.rules import Learned, with_reason
 from xai_utils.suite.strict import checked, seconds_of
 
@@ -476,7 +476,7 @@ class Run:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._close("has been recorded")
         if self.own:
-            print(answer.told(self.folder))
+            print(answer.told(self.folder, place=f"results/{self.folder.relative_to(results_root()).as_posix()}"))
         rows = []
         for name, claim in (paper := self._reported.papers[self.paper]).judged.items():
             brief, verdict = _brief(paper.reported(name)), verdicts[name]
