@@ -222,14 +222,19 @@ def _key(name: str) -> str:
 # the text -----------------------------------------------------------------------------------------------------------
 
 
-def headlines(record: Record, most: int = 3) -> list[str]:
-    """Up to three numbers that say most of a run: what its network has learned, then those of its claims."""
+def headlines(record: Record, rows: pd.DataFrame | None, most: int = 3) -> list[str]:
+    """Three numbers that say most of a run: what its network has learned, wrong answers in `rows`, those of claims."""
     paper = claims.load().papers[record.paper]
     wanted = {gate.read(record.metrics, record.subject): gate.says for gate in paper.competence if gate.says}
     for entry in (*paper.headlines, *(claim.shown for claim in paper.claims.values() if claim.shown)):
         wanted.setdefault(entry.metric, entry.says)
-    lines = []
+    lines, wrong = [], None if rows is None else rows["outcome"].dropna()
     for metric, says in wanted.items():
+        if lines and wrong is not None and wrong.dtype.kind not in "fi":  # words: a classification
+            lines.append(
+                f"wrong answers: {int((rows['prediction'] != rows['truth'])[wrong.index].sum())} of {len(wrong)}"
+            )
+            wrong = None
         found = record.metrics.get(metric)
         if found is None or found.value is None or len(lines) == most:
             continue
@@ -255,11 +260,13 @@ def told(folder: str | Path, suspicious: int = 5, place: str = "") -> str:
         return lines[0]
     if warning := judged.warning(record.metrics, record.subject):
         lines.append(f"  {warning} No claim about it is judged.")
-    lines += [f"  {line}" for line in headlines(record)]
-    counted = pd.Series([verdict.verdict for verdict in record.claims.values()]).value_counts()
-    lines.append("  verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counted.items()))
+    rows = None
     if (path := folder / TABLE).is_file():
         rows = pd.read_csv(path, dtype={"file": str, "truth": str, "prediction": str})
+    lines += [f"  {line}" for line in headlines(record, rows)]
+    counted = pd.Series([verdict.verdict for verdict in record.claims.values()]).value_counts()
+    lines.append("  verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counted.items()))
+    if rows is not None:
         lines.append(f"  {TABLE}: {len(rows)} images, a line each")
         found = most_suspicious(rows, suspicious)
         lines += [f"  the most suspicious ({record.suspicion or 'suspicion'}):"] * bool(len(found))
