@@ -228,19 +228,20 @@ def headlines(record: Record, rows: pd.DataFrame | None, most: int = 3) -> list[
     wanted = {gate.read(record.metrics, record.subject): gate.says for gate in paper.competence if gate.says}
     for entry in (*paper.headlines, *(claim.shown for claim in paper.claims.values() if claim.shown)):
         wanted.setdefault(entry.metric, entry.says)
-    lines, wrong = [], None if rows is None else rows["outcome"].dropna()
-    for metric, says in wanted.items():
-        if lines and wrong is not None and wrong.dtype.kind not in "fi":  # words: a classification
-            lines.append(
-                f"wrong answers: {int((rows['prediction'] != rows['truth'])[wrong.index].sum())} of {len(wrong)}"
-            )
-            wrong = None
-        found = record.metrics.get(metric)
-        if found is None or found.value is None or len(lines) == most:
-            continue
-        ends = "" if found.low is None or found.high is None else f" [{found.low:.3g}, {found.high:.3g}]"
-        lines.append(f"{says}: {found.value:.3g}{ends}{f' {found.unit}' * bool(found.unit)}")
-    return lines
+    lines = [_number(record, metric, says) for metric, says in wanted.items()]
+    if rows is not None and set(rows["outcome"].dropna().map(type)) == {str}:  # a classification
+        judged = rows.dropna(subset=["prediction"])
+        lines.insert(1, f"wrong answers: {(judged['prediction'] != judged['truth']).sum()} of {len(judged)} images")
+    return [line for line in lines if line][:most]
+
+
+def _number(record: Record, metric: str, says: str) -> str:
+    """A metric in words, with its interval; "" where it is not defined."""
+    found = record.metrics.get(metric)
+    if found is None or found.value is None:
+        return ""
+    ends = "" if found.low is None or found.high is None else f" [{found.low:.3g}, {found.high:.3g}]"
+    return f"{says}: {found.value:.3g}{ends}{f' {found.unit}' * bool(found.unit)}"
 
 
 def told(folder: str | Path, suspicious: int = 5, place: str = "") -> str:

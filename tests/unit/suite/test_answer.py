@@ -187,7 +187,8 @@ def test_own_images_leave_every_image_the_networks_and_the_overlays_that_were_as
     said = capsys.readouterr().out
     place = f"results/quick/{PAPER}/main+own/seed_3"
     for text in (
-        f"record: {place}", "  accuracy: 97.5 %", "  wrong answers: 1 of 2", "images.csv: 6 images", "the most suspicious (an odd map):",
+        f"record: {place}", "  accuracy: 97.5 %", "  wrong answers: 1 of 2 images",
+        "images.csv: 6 images", "the most suspicious (an odd map):",
         "class 1/5.png: crack, deep → good (0.4)", "networks/cnn.safetensors", "suite.load_network(",
         "overlays/, 1 pictures",
     ):  # fmt: skip
