@@ -7,7 +7,7 @@ metrics over seeds (`report`). results/README.md explains the vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from xai_utils.data.store import repository_root
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite.pooled import Pooled, Reversal
+from xai_utils.suite.paired import Paired, Reversal
+from xai_utils.suite.parameters import OWN
 from xai_utils.suite.rules import Competence, Learned, MissingMetric, Rule, Verdict
 from xai_utils.suite.strict import Strict
 
@@ -76,7 +77,7 @@ class Paper(Strict):
     citation: str
     headlines: list[Headline] = Field(default_factory=list)
     competence: list[Competence] = Field(default_factory=list)
-    pooled: list[Pooled | Reversal] = Field(default_factory=list)
+    pooled: list[Paired | Reversal] = Field(default_factory=list)
     values: list[Value]
     claims: dict[str, Claim]
     extensions: dict[str, Claim] = Field(default_factory=dict)
@@ -85,6 +86,11 @@ class Paper(Strict):
     def judged(self) -> dict[str, Claim]:
         """Claims, then extensions."""
         return {**self.claims, **self.extensions}
+
+    def kept_for(self, arm: str, seed: int) -> str:
+        """The claim whose rule keeps the run of this arm and seed for itself; "" for a run that everything looks at."""
+        arm = arm.partition(OWN)[0]
+        return next((name for name, entry in self.judged.items() if entry.rule.keeps(arm, seed)), "")
 
     def reported(self, claim: str) -> list[Value]:
         """The paper's own numbers for a claim, in the file's order."""
@@ -98,13 +104,14 @@ class Paper(Strict):
         named = [gate for gate in self.competence if claim in gate.claims]
         if not parameters.get("own"):
             return [gate for gate in named if gate.applies(parameters)]
-        free = self.judged[claim].kind == "value"  # a number on other images: not comparable, whatever was learned
-        return list({gate.metric: gate for gate in named}.values()) or ([] if free else self._of_all_networks(metrics))
+        if self.judged[claim].kind == "value" and not named:
+            return []  # a number on other images is not comparable, whatever was learned
+        return _one_each(named, parameters) or self._of_all_networks(metrics, parameters)
 
-    def _of_all_networks(self, metrics: Mapping[str, Estimate]) -> list[Competence]:
-        """The first gate, and those of other networks that the run has trained."""
-        others = {gate.metric: gate for gate in self.competence[1:] if gate.metric in metrics}
-        return list(({gate.metric: gate for gate in self.competence[:1]} | others).values())
+    def _of_all_networks(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[Competence]:
+        """The gates of the networks that a run on own images has trained, and at least the first."""
+        found = _one_each(self.competence, parameters)
+        return [gate for gate in found if gate is found[0] or gate.metric in metrics]
 
     def missing(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[str]:
         """The metrics that `claim` needs of a run of these parameters and lacks; arguments as for `evaluate`."""
@@ -135,8 +142,14 @@ class Paper(Strict):
 
     def warning(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> str:
         """What is said of a run on own images one of whose networks has not learned its task; "" of all others."""
-        gates = self._of_all_networks(metrics) if parameters.get("own") else []
+        gates = self._of_all_networks(metrics, parameters) if parameters.get("own") else []
         return next(filter(None, (gate.check(metrics, parameters).warning for gate in gates)), "")
+
+
+def _one_each(gates: Sequence[Competence], parameters: Mapping[str, Any]) -> list[Competence]:
+    """Gates for own images, one a metric: those of the run's arm; of an arm that has none, all."""
+    chosen = [gate for gate in gates if gate.applies(parameters)] or gates
+    return list({gate.metric: gate for gate in chosen}.values())
 
 
 class Reported(Strict):
@@ -169,7 +182,7 @@ class Reported(Strict):
                 owned = [".".join(metric.split(".")[:2]) for metric in entry.rule.metrics()]
                 if unknown := set(owned) - set(paper.judged):
                     raise ValueError(f"claim {claim}: a metric of {min(unknown)}, which is no claim of {stem}")
-                if owned and claim not in owned:
+                if owned and claim not in owned and claim in paper.claims:  # ours may read a paper's metric anew
                     raise ValueError(f"claim {claim}: none of its metrics begins with {claim}.")
         return self
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from xai_utils.metrics.statistics import Estimate, mean_std, paired_t
-from xai_utils.suite.pooled import Pooled, Reversal, with_pooled
 from xai_utils.suite.record import Record
 
 _COUNTS = ("images", "epochs", "classes", "classes, summed over epochs")  # units of what is counted
@@ -58,19 +57,22 @@ def _words(metric: str) -> set[str]:
 
 @dataclass(frozen=True)
 class OverSeeds(Estimate):
-    """A metric over seeds: `value` is the mean of the runs, `n` counts them, `std` is their standard deviation."""
+    """A metric over seeds: `value` is the mean of the runs, `n` counts them, `std` is their standard deviation.
+
+    `values` are those of the runs, by seed: a mean may hide that one of them is far off.
+    """
 
     std: float | None = None
+    values: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
-def aggregate(records: Sequence[Record], pooled: Sequence[Pooled | Reversal] = ()) -> dict[str, OverSeeds]:
+def aggregate(records: Sequence[Record]) -> dict[str, OverSeeds]:
     """Metrics over the seeds of one arm, by id.
 
     A metric undefined in one seed is undefined (value None); one that a seed lacks is left out. The interval is the
     wider of two at each end: the 95 % t interval of the seeds' values (n ≥ 2), which sees training noise, and the
     mean of the runs' own ends, which see the sampling of test images. Neither alone covers both. It ends where the
-    quantity does (`bounds`). A p value is not averaged: of several seeds it is undefined here, each record has its own,
-    unless `pooled` says of which arrays one test over all seeds is made.
+    quantity does (`bounds`). A p value is not averaged: of several seeds it is undefined here, each record has its own.
     """
     merged: dict[str, OverSeeds] = {}
     for name, first in records[0].metrics.items() if records else ():
@@ -91,8 +93,5 @@ def aggregate(records: Sequence[Record], pooled: Sequence[Pooled | Reversal] = (
             if both:
                 ends[end] = float(within(wider(both), bound))
         spread = mean_std(values)
-        merged[name] = OverSeeds(spread.mean, len(found), **ends, unit=first.unit, std=spread.std)
-    for name, made in with_pooled(pooled, records).items():
-        std = merged[name].std if name in merged else None
-        merged[name] = OverSeeds(made.value, len(records), made.low, made.high, note=made.note, std=std)
+        merged[name] = OverSeeds(spread.mean, len(found), **ends, unit=first.unit, std=spread.std, values=tuple(values))
     return merged

@@ -1,112 +1,102 @@
-"""Paired differences over seeds: image by image, each image's mean over the seeds, tested once.
+"""Metrics of several runs together, from the arrays beside their records: seeds and patients are drawn anew at once.
 
-`Run.arrays` keeps what every method scored on every image; reported.yaml says, under `pooled`, which arrays make which
-metric. So a p value over seeds is that of one test, never a mean of p values. results/README.md, "Over seeds".
+A rule with `seeds` keeps runs for itself (`rules.Rule`); it is judged by the metrics that are computed here.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
-from xai_utils.metrics import statistics
-from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite.strict import Strict
+from xai_utils.suite import claims, paired
+from xai_utils.suite.arrays import Arrays, load_arrays
+from xai_utils.suite.over_seeds import OverSeeds, aggregate
+from xai_utils.suite.record import Record
 
-if TYPE_CHECKING:
-    from xai_utils.suite.record import Record
-
-SEED = 0  # of the bootstrap and of the signs that a test draws
+_FILES = ("judged", "groups")
 
 
-class Reversal(Strict):
-    """Whether the order of methods turns round between two conditions, in kept arrays `<condition>_<method>`.
+def error_ratio(runs: Sequence[Arrays], n_resamples: int = 2000, seed: int = 0) -> dict[str, OverSeeds]:
+    """Errors with the loss divided by errors without, over runs that each trained both networks (X4.4).
 
-    The metric is `statistics.reversal` of the two.
+    An error is 1 − balanced accuracy: the mean over the classes of the share that is classified wrongly. Both are
+    averaged over the runs before they are divided. The 95 % interval is the percentile interval of the ratio over
+    runs and patients drawn with replacement, independently of each other (Owen's pigeonhole bootstrap, 2007): a patient
+    who is judged in several runs is one patient.
+
+    Args:
+        runs: of each the arrays judged.labels, judged.before, judged.after (N,) and groups.groups (N,).
+        n_resamples: draws.
+        seed: of the draws.
+
+    Returns:
+        error_ratio; networks: how many runs there are; fewer_errors, more_errors: in how many of them the network with
+        the loss has the smaller, or the larger, error.
     """
+    known = sorted(set(np.concatenate([run["groups.groups"] for run in runs])))
+    classes = sorted(set(np.concatenate([run["judged.labels"] for run in runs])))
+    counts = np.zeros((3, len(runs), len(classes), len(known)))  # images, wrong without, wrong with the loss
+    for number, run in enumerate(runs):
+        labels, whose = run["judged.labels"], np.searchsorted(known, run["groups.groups"])
+        wrong = [run[f"judged.{when}"] != labels for when in ("before", "after")]
+        for kind, chosen in enumerate([np.ones(len(labels), bool), *wrong]):
+            np.add.at(counts[kind, number], (np.searchsorted(classes, labels)[chosen], whose[chosen]), 1)
 
-    arrays: str
-    conditions: list[str] = Field(min_length=2, max_length=2)
-    methods: list[str] = Field(min_length=2)
-    clusters: str
-    metric: str
+    def errors(patients: np.ndarray) -> np.ndarray:
+        """Balanced errors (2, b, runs) by weights (b, patients)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            images, *wrong = np.einsum("ksci,bi->kbsc", counts, patients, optimize=True)
+            return (np.stack(wrong) / images).mean(-1)
+
+    of_patients, of_runs = np.random.default_rng(seed).spawn(2)
+    patients = of_patients.multinomial(len(known), [1 / len(known)] * len(known), n_resamples)
+    weights = of_runs.multinomial(len(runs), [1 / len(runs)] * len(runs), n_resamples)
+    drawn = (errors(patients) * weights).sum(-1)
+    without, with_loss = errors(np.ones((1, len(known))))[:, 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = drawn[1] / drawn[0]
+    ratios = ratios[np.isfinite(ratios)]
+    if len(ratios) < 0.9 * n_resamples or not without.any():
+        ratio = OverSeeds(None, len(runs), note="hardly any error without the loss")
+    else:
+        low, high = np.quantile(ratios, [0.025, 0.975]).tolist()
+        ratio = OverSeeds(float(with_loss.mean() / without.mean()), len(runs), low, high)
+    told = {
+        "networks": len(runs),
+        "fewer_errors": (with_loss < without).sum(),
+        "more_errors": (with_loss > without).sum(),
+    }
+    return {"error_ratio": ratio} | {name: OverSeeds(float(n), len(runs), unit="networks") for name, n in told.items()}
 
 
-class Pooled(Strict):
-    """One comparison of a method with others in kept arrays, and the metrics that it makes.
-
-    The array `<values>_<method>` of the file `<arrays>.npz` holds a method's score of each image, `clusters` what
-    images share. difference: the smallest of the differences to the others; p: the largest p of paired permutation
-    tests, Holm-adjusted.
-    """
-
-    arrays: str
-    values: str
-    ours: str
-    others: list[str] = Field(min_length=1)
-    clusters: str
-    metrics: dict[Literal["difference", "p"], str] = Field(min_length=1)
+POOLED: dict[str, Callable[[Sequence[Arrays]], dict[str, OverSeeds]]] = {"X4.4": error_ratio}  # claim → its metrics
 
 
-def pooled(entry: Pooled | Reversal, records: Sequence[Record]) -> dict[str, Estimate]:
-    """The metrics of an entry from the kept arrays of some seeds; {} if one of them lacks these arrays.
+def open_to_all(paper: claims.Paper, records: Sequence[Record]) -> list[Record]:
+    """Records without those that a rule of the paper keeps for itself."""
+    return [record for record in records if not paper.kept_for(record.arm, record.seed)]
 
-    Intervals draw seeds and whole clusters of images (`bootstrap_seeds_images`); of one seed, clusters alone. Fewer
-    than two clusters: undefined.
+
+def over_seeds(paper: claims.Paper, records: Sequence[Record], results: Path) -> dict[str, OverSeeds]:
+    """The metrics of one arm over its seeds: means over the runs that everything looks at, and what is pooled.
+
+    Args:
+        paper: the records' own.
+        records: of one arm.
+        results: the tree that holds them.
 
     Raises:
-        ValueError: seeds that scored other images than the first.
+        ValueError: arrays of a kept run are missing or cannot be read.
     """
-    if isinstance(entry, Reversal):
-        names = [f"{condition}_{method}" for condition in entry.conditions for method in entry.methods]
-        wanted = [entry.metric]
-    else:
-        names = [f"{entry.values}_{method}" for method in (entry.ours, *entry.others)]
-        wanted = list(entry.metrics.values())
-    found = [record.load_arrays(entry.arrays) for record in records]
-    if any(arrays is None or not {*names, entry.clusters} <= set(arrays) for arrays in found):
-        return {}
-    clusters = found[0][entry.clusters]
-    for record, arrays in zip(records, found):
-        if not np.array_equal(arrays[entry.clusters], clusters):
-            raise ValueError(
-                f"{record.paper}, {record.arm}, seed {record.seed}: {entry.arrays}.npz is of other images than that of "
-                f"seed {records[0].seed} ({entry.clusters} differs); run one of them again"
-            )
-    if len(set(clusters.tolist())) < 2:
-        return {name: Estimate(None, len(clusters), note="one group of images") for name in wanted}
-    values = [np.stack([arrays[name] for arrays in found]) for name in names]
-    interval = partial(_interval, clusters=clusters)
-    if isinstance(entry, Reversal):
-        half = len(entry.methods)
-        one, other = (dict(zip(entry.methods, part)) for part in (values[:half], values[half:]))
-        return {entry.metric: statistics.reversal(one, other, interval)}
-    ours, others, made = values[0], values[1:], {}
-    if "difference" in entry.metrics:
-        apart = [interval(ours - other) for other in others]
-        ends = {end: min(getattr(each, end) for each in apart) for end in ("value", "low", "high")}
-        made[entry.metrics["difference"]] = Estimate(n=len(clusters), **ends)
-    if "p" in entry.metrics:
-        test = partial(statistics.permutation_test, paired=True, clusters=clusters, seed=SEED)
-        tested = [test(ours.mean(0), other.mean(0)).p for other in others]
-        made[entry.metrics["p"]] = Estimate(float(statistics.holm(tested).max()), len(clusters))
-    return made
-
-
-def _interval(differences: np.ndarray, clusters: np.ndarray) -> Estimate:
-    """Mean of (seeds, images) differences, with its interval."""
-    if len(differences) == 1:
-        return statistics.bootstrap(differences[0], clusters=clusters, seed=SEED)
-    return statistics.bootstrap_seeds_images(differences, clusters, seed=SEED)
-
-
-def with_pooled(entries: Sequence[Pooled | Reversal], records: Sequence[Record]) -> dict[str, Estimate]:
-    """What all entries make of two seeds or more."""
-    made: dict[str, Estimate] = {}
-    for entry in entries if len(records) > 1 else ():
-        made |= pooled(entry, records)
-    return made
+    looked_at = open_to_all(paper, records)
+    found = aggregate(looked_at)
+    for name, made in paired.over_all_seeds(paper.pooled, looked_at, results).items():
+        std = found[name].std if name in found else None
+        found[name] = OverSeeds(made.value, len(looked_at), made.low, made.high, note=made.note, std=std)
+    for claim in dict.fromkeys(paper.kept_for(record.arm, record.seed) for record in records):
+        if claim:
+            kept = [record for record in records if paper.kept_for(record.arm, record.seed) == claim]
+            folders = [results / r.profile / r.paper / r.arm / f"seed_{r.seed}" for r in kept]
+            pooled = POOLED[claim]([load_arrays(folder, _FILES) for folder in folders])
+            found |= {f"{claim}.{name}": value for name, value in pooled.items()}
+    return found

@@ -89,8 +89,8 @@ def _headline(
     paper: claims.Paper, entry: claims.Headline, records: Sequence[Record], verdicts: dict[tuple[str, str], str]
 ) -> str:
     """One headline number, the paper's beside ours; "" if it was not measured."""
-    found = [record for record in records if record.arm == entry.arm]
-    ours = over_seeds.aggregate(found, paper.pooled).get(entry.metric)
+    found = report.common([record for record in records if record.arm == entry.arm])
+    ours = over_seeds.aggregate(found).get(entry.metric)
     if not ours:
         return ""
     theirs = [f"paper {report.printed(v)}, ours " for v in paper.values if v.id == entry.metric]

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from xai_utils.data.store import repository_root, resolve
 from xai_utils.metrics.statistics import Estimate
@@ -98,19 +97,6 @@ class Record(Strict):
     images: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
     suspicion: str = Field(default="", exclude_if=lambda value: not value)
     provenance: Provenance
-    _folder: Path | None = PrivateAttr(default=None)  # where it was read
-
-    def __eq__(self, other: object) -> bool:
-        """Records of the same content are equal, wherever they lie."""
-        return isinstance(other, Record) and self.__dict__ == other.__dict__
-
-    def load_arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """What `Run.arrays` kept under this name beside the record, by array; None if there is no such file."""
-        path = self._folder / f"{name}.npz" if self._folder else None
-        if path is None or not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as kept:
-            return {key: kept[key] for key in kept.files}
 
     @property
     def values(self) -> dict[str, Any]:
@@ -189,9 +175,7 @@ def _load_record(path: Path, *_which: int) -> Record:
         raise ValueError(
             f"{path} has schema version {version}, expected 1 or {SCHEMA_VERSION}. Run the notebook again."
         )
-    record = checked(Record, data, path)
-    record._folder = path.parent
-    return record
+    return checked(Record, data, path)
 
 
 def records_below(root: Path) -> tuple[list[Path], list[str]]:

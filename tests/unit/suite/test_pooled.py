@@ -1,126 +1,176 @@
-"""Differences over seeds: pooled image by image, tested once."""
+"""Runs that a rule keeps for itself: what is computed from all of them, and that nothing else looks at them."""
 
-import itertools
+import shutil
 
 import numpy as np
 import pytest
+from small_records import PAPER, row, small_checkout, write
 
-from xai_utils.metrics import statistics
-from xai_utils.suite import over_seeds
-from xai_utils.suite.pooled import Pooled, Reversal, pooled
-from xai_utils.suite.record import Record
-
-ENTRY = Pooled(
-    arrays="table",
-    values="id",
-    ours="a",
-    others=["b", "c"],
-    clusters="segment",
-    metrics={"difference": "P9.2.id_difference", "p": "P9.2.id_p"},
-)
-SEGMENTS = np.array(["s1", "s1", "s2", "s3", "s3", "s4", "s5", "s6", "s6", "s7"])
+from xai_utils.suite import claims, findings, load_record, pooled, readme, report
+from xai_utils.suite.record import stale
 
 
-class Kept:
-    """What `aggregate` and `pooled` read of a record."""
-
-    paper, arm = "09_none", "main"
-
-    def __init__(self, seed, arrays, metrics):
-        self.seed, self.arrays, self.metrics = seed, arrays, metrics
-
-    def load_arrays(self, name):
-        return self.arrays if name == "table" else None
-
-
-def records(n=3, **changed):
-    made = []
-    for seed in range(n):
-        rng = np.random.default_rng(seed)
-        arrays = {"segment": SEGMENTS, "id_a": rng.normal(1, 0.1, 10)}
-        arrays |= {"id_b": arrays["id_a"] - rng.normal(0.1, 0.2, 10), "id_c": rng.normal(0.2, 0.1, 10)}
-        metrics = {
-            "P9.2.id_difference": statistics.Estimate(0.4, 10, 0.1, 0.7),
-            "P9.2.id_p": statistics.Estimate(0.3, 10),
-        }
-        made.append(Kept(seed, arrays | changed, metrics))
-    return made
+def run_of(n, patients, without, with_loss, seed):
+    """Arrays of one run: n images of two classes and some patients, with these shares of errors."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(2, size=n)
+    predicted = {f"judged.{when}": np.where(rng.random(n) < share, 1 - labels, labels)
+                 for when, share in (("before", without), ("after", with_loss))}  # fmt: skip
+    return {
+        "judged.labels": labels,
+        "groups.groups": np.char.add("p", rng.integers(patients, size=n).astype(str)),
+    } | predicted
 
 
-def test_a_p_value_over_seeds_is_that_of_one_test_of_each_images_mean():
-    found = over_seeds.aggregate(records(), [ENTRY])
-    means = {name: np.mean([record.arrays[f"id_{name}"] for record in records()], axis=0) for name in "abc"}
-    p = {}
-    for other in "bc":
-        apart, names = means["a"] - means[other], sorted(set(SEGMENTS))
-        observed, hits, count = abs(apart.mean()), 0, 0
-        for signs in itertools.product((-1, 1), repeat=len(names)):
-            sign = dict(zip(names, signs))
-            flipped = abs(sum(sign[segment] * value for segment, value in zip(SEGMENTS, apart)) / len(apart))
-            hits, count = hits + (flipped >= observed - 1e-12), count + 1
-        p[other] = hits / count
-    low, high = sorted(p.values())
-    assert found["P9.2.id_p"].value == pytest.approx(max(2 * low, high))  # Holm, the larger of the two
-    assert 0.05 < found["P9.2.id_p"].value < 1
-    assert (found["P9.2.id_p"].n, found["P9.2.id_difference"].n) == (3, 3)
-    smallest = min((means["a"] - means[other]).mean() for other in "bc")
-    assert found["P9.2.id_difference"].value == pytest.approx(smallest)
-    apart = np.stack([record.arrays["id_a"] - record.arrays["id_b"] for record in records()])
-    each = statistics.bootstrap_seeds_images(apart, SEGMENTS)
-    assert found["P9.2.id_difference"].low == pytest.approx(each.low)
+def slow_errors(run, patients, when):
+    """1 − balanced accuracy where patient p counts patients[p] times."""
+    wrong, images = {}, {}
+    for label, guess, whose in zip(run["judged.labels"], run[f"judged.{when}"], run["groups.groups"]):
+        images[label] = images.get(label, 0) + patients.get(whose, 0)
+        wrong[label] = wrong.get(label, 0) + patients.get(whose, 0) * (guess != label)
+    return np.mean([wrong[label] / images[label] for label in images])
 
 
-def test_seeds_of_which_one_lacks_the_arrays_are_as_before():
-    some = records()
-    some[1].arrays = {"segment": SEGMENTS}
-    for told in (some, [Kept(seed, None, record.metrics) for seed, record in enumerate(some)]):
-        assert over_seeds.aggregate(told, [ENTRY]) == over_seeds.aggregate(told)
-        assert over_seeds.aggregate(told, [ENTRY])["P9.2.id_p"].value is None
-    assert over_seeds.aggregate(records(1), [ENTRY])["P9.2.id_p"].value == 0.3  # one seed: its own
+RUNS = [run_of(120, 40, 0.30, 0.15, 1), run_of(90, 40, 0.15, 0.10, 2), run_of(150, 40, 0.2, 0.25, 3)]
 
 
-def test_other_images_are_refused_and_one_group_says_nothing():
-    some = records()
-    some[2].arrays["segment"] = SEGMENTS[::-1]
-    with pytest.raises(ValueError, match=r"seed 2: table\.npz is of other .* seed 0 \(segment differs\)"):
-        pooled(ENTRY, some)
-    alone = pooled(ENTRY, records(segment=np.full(10, "s1")))
-    assert {estimate.value for estimate in alone.values()} == {None}
-    assert {estimate.note for estimate in alone.values()} == {"one group of images"}
+def test_the_error_ratio_by_loops():
+    found = pooled.error_ratio(RUNS)
+    one = {f"p{k}": 1 for k in range(40)}
+    without, with_loss = ([slow_errors(run, one, when) for run in RUNS] for when in ("before", "after"))
+    assert found["error_ratio"].value == pytest.approx(np.mean(with_loss) / np.mean(without), rel=1e-12)
+    assert found["networks"].value == found["error_ratio"].n == 3
+    better = sum(a < b for a, b in zip(with_loss, without))
+    assert (found["fewer_errors"].value, found["more_errors"].value) == (better, 3 - better)
+    assert 0 < better < 3
 
 
-def test_a_record_finds_its_arrays_and_says_when_there_are_none(tmp_path):
-    record = Record.model_construct()
-    record._folder = tmp_path
-    assert record.load_arrays("table") is None
-    np.savez_compressed(tmp_path / "table.npz", id_a=np.arange(3.0), segment=np.array(["x", "y", "y"]))
-    kept = record.load_arrays("table")
-    assert (kept["id_a"].tolist(), kept["segment"].tolist()) == ([0, 1, 2], ["x", "y", "y"])
-    np.savez(tmp_path / "bad.npz", objects=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        record.load_arrays("bad")
+def test_the_interval_draws_runs_and_patients_by_loops():
+    known = sorted({name for run in RUNS for name in run["groups.groups"]})
+    rng, ratios = np.random.default_rng(11), []
+    for _ in range(1500):
+        names, counts = np.unique(rng.choice(known, len(known)), return_counts=True)
+        drawn = rng.integers(3, size=3)
+        means = [np.mean([slow_errors(RUNS[k], dict(zip(names, counts)), when) for k in drawn])
+                 for when in ("after", "before")]  # fmt: skip
+        ratios.append(means[0] / means[1])
+    found = pooled.error_ratio(RUNS)["error_ratio"]
+    assert [found.low, found.high] == pytest.approx(np.quantile(ratios, [0.025, 0.975]), rel=0.05)
+    assert found == pooled.error_ratio(RUNS)["error_ratio"]  # from its seed alone
+    same = pooled.error_ratio([RUNS[0]] * 8)["error_ratio"]  # patients are still few, however many runs there are
+    assert same.high - same.low > 0.5 * (pooled.error_ratio([RUNS[0]])["error_ratio"].high - same.value)
+    half = pooled.error_ratio([run_of(4000, 2000, 0.2, 0.1, 5), run_of(4000, 2000, 0.2, 0.1, 6)])["error_ratio"]
+    assert half.low < 0.5 < half.high < 0.6
 
 
-def test_an_order_that_turns_round_over_seeds():
-    """A leads on black by 0.3 in each seed and B on blur by 0.1; C leads in one seed alone and counts for nothing."""
-    entry = Reversal(
-        arrays="table",
-        conditions=["black", "blur"],
-        methods=["a", "b", "c"],
-        clusters="segment",
-        metric="X9.1.r",
+def test_no_error_without_the_loss_leaves_the_ratio_undefined():
+    perfect = RUNS[0] | {"judged.before": RUNS[0]["judged.labels"]}
+    found = pooled.error_ratio([perfect])
+    assert (found["error_ratio"].value, found["error_ratio"].note) == (None, "hardly any error without the loss")
+    assert found["more_errors"].value == 1
+
+
+def test_paper_4_s_rule_is_the_one_that_its_notebook_states():
+    paper = claims.load().papers["04_cam_consistency"]
+    rule = paper.judged["X4.4"].rule
+    assert (rule.arms, rule.seeds, rule.needs[0].at_least) == (["grad_cam_20", "grad_cam_50"], [100, 119], 20)
+    kept = [(arm, seed) for arm in ("grad_cam_20", "grad_cam_50", "none_20") for seed in (0, 99, 100, 119, 120)
+            if paper.kept_for(arm, seed)]  # fmt: skip
+    assert kept == [(arm, seed) for arm in rule.arms for seed in (100, 119)]
+    assert paper.kept_for("grad_cam_20+own", 100) == "X4.4"
+    assert {*pooled.POOLED} == {
+        name for p in claims.load().papers.values() for name in p.judged if p.judged[name].rule.seeds
+    }
+    for ends, networks, verdict in (
+        ((0.8, 0.95), 20, "reproduced"),
+        ((0.8, 1.05), 20, "undecided"),
+        ((1.01, 1.2), 20, "not reproduced"),
+        ((0.8, 0.95), 19, "not tested"),
+    ):
+        ratio = pooled.OverSeeds(sum(ends) / 2, networks, *ends)
+        metrics = {"X4.4.error_ratio": ratio, "X4.4.networks": pooled.OverSeeds(float(networks))}
+        assert paper.judge("X4.4", metrics, {"arm": "grad_cam_20", "together": True}).verdict == verdict
+    one = paper.judge("X4.4", {}, {"arm": "grad_cam_20", "seed": 100})
+    assert (one.verdict, one.evidence) == (
+        "not tested",
+        "is judged over the seeds 100 to 119 together, not by one run",
     )
-    made, noise = [], np.random.default_rng(1).normal(0, 0.02, (3, 3, 10))
-    for seed in range(3):
-        arrays = {"segment": SEGMENTS, "black_a": 0.8 + noise[seed, 0], "black_b": 0.5 + noise[seed, 1]}
-        arrays |= {"blur_a": 0.4 + noise[seed, 2], "blur_b": 0.5 + noise[seed, 0]}
-        arrays |= {"black_c": np.full(10, 1.0 * (seed == 0)), "blur_c": np.full(10, 0.1)}
-        made.append(Kept(seed, arrays, {}))
-    found = over_seeds.aggregate(made, [entry])["X9.1.r"]
-    ahead = np.mean([record.arrays["black_a"] - record.arrays["black_b"] for record in made])
-    behind = np.mean([record.arrays["blur_b"] - record.arrays["blur_a"] for record in made])
-    assert found.value == pytest.approx(min(ahead, behind))
-    assert 0 < found.low < found.value < found.high < 0.2
-    for record in made:  # A leads on blur, too
-        record.arrays["blur_a"] = record.arrays["blur_b"] + 0.2
-    assert pooled(entry, made)["X9.1.r"].high < 0
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A checkout whose rule X1.2 keeps the seeds 100 and 101 of arm main, and seeds 0, 1, 100, 101 of that arm."""
+    root = small_checkout(tmp_path, monkeypatch)
+    path = root / "results/reported.yaml"
+    old = """          arms: [main, improved]
+          needs:
+            - {metric: P1.3.misclassified, at_least: 10}
+          conditions:
+            - {metric: X1.2.odd_share_difference, test: above, bound: 0}
+"""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    new = """          arms: [main]
+          seeds: [100, 101]
+          needs: [{metric: X1.2.networks, at_least: 2}]
+          conditions: [{metric: X1.2.error_ratio, test: below, bound: 1}]
+"""
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    monkeypatch.setitem(pooled.POOLED, "X1.2", pooled.error_ratio)
+    for seed, accuracy in ((0, 98.2), (1, 98.4), (100, 10.0), (101, 20.0)):
+        write(root, seed=seed, accuracy=accuracy)
+        if seed >= 100:
+            folder = root / f"results/standard/{PAPER}/main/seed_{seed}"
+            for name in ("judged", "groups"):
+                np.savez(folder / f"{name}.npz", **{k.partition(".")[2]: v for k, v in RUNS[seed - 100].items()
+                                                    if k.startswith(name)})  # fmt: skip
+    return root
+
+
+def test_only_their_own_rule_looks_at_kept_runs(root):
+    table = report.suite_table("standard")
+    assert row(table, "P1.1")["standard_scale"] == "mnist, 2 seeds"
+    assert row(table, "P1.1")["standard_value"].startswith("accuracy 98.3")
+    found = row(table, "X1.2")
+    ratio = pooled.error_ratio(RUNS[:2])["error_ratio"]
+    assert (found["standard_scale"], found["standard_n"]) == ("mnist, 2 seeds", 2)
+    assert found["standard_verdict"] == ("reproduced" if ratio.high < 1 else "undecided")
+    assert f"X1.2.error_ratio {ratio.value:.6g} [{ratio.low:.6g}, {ratio.high:.6g}] < 1" in found["standard_evidence"]
+    means = report.seeds_table(PAPER)
+    assert means.loc["P1.1.accuracy", "mean"] == pytest.approx(98.3)
+    assert means.loc["X1.2.error_ratio", "mean"] == pytest.approx(ratio.value)
+    assert "98.3" in readme.papers_table()
+    assert [r.seed for r in report.common(report.load())] == [0, 1]
+    source = findings.Source(root)
+    assert [r.seed for r in source.records(PAPER, "main")] == [0, 1]
+    assert [r.seed for r in source.records(PAPER, "main", "X1.2")] == [100, 101]
+    assert source.metrics(PAPER, "main")["X1.2.error_ratio"].value == pytest.approx(ratio.value)
+
+
+def test_without_kept_runs_the_claim_has_no_record_and_nothing_else_changes(root):
+    before = report.suite_table("standard").set_index("claim").drop("X1.2").astype(str)
+    for seed in (100, 101):
+        shutil.rmtree(root / f"results/standard/{PAPER}/main/seed_{seed}")
+    after = report.suite_table("standard")
+    assert row(after, "X1.2")["standard_verdict"] == "no record"
+    assert after.set_index("claim").drop("X1.2").astype(str).equals(before)
+
+
+def test_with_one_kept_run_there_are_too_few_and_kept_runs_alone_are_no_mean(root):
+    shutil.rmtree(root / f"results/standard/{PAPER}/main/seed_101")
+    table = report.suite_table("standard")
+    assert row(table, "X1.2")["standard_verdict"] == "not tested"
+    for seed in (0, 1):
+        shutil.rmtree(root / f"results/standard/{PAPER}/main/seed_{seed}")
+    table = report.suite_table("standard")
+    assert row(table, "P1.1")["standard_verdict"] == "no record"
+    assert row(table, "X1.2")["standard_n"] == 1
+
+
+def test_a_kept_run_by_itself_needs_no_pooled_metric_and_a_lost_array_is_named(root):
+    record = load_record(root / f"results/standard/{PAPER}/main/seed_100")
+    assert not [line for line in stale(record) if "X1.2" in line]
+    path = root / f"results/standard/{PAPER}/main/seed_100/groups.npz"
+    path.unlink()
+    with pytest.raises(ValueError, match=r"groups\.npz cannot be read"):
+        report.suite_table("standard")
