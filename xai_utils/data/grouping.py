@@ -57,7 +57,10 @@ def _matched(rule: str, ids: Sequence[str]) -> list[str]:
         raise ValueError(f"groups is {rule!r}, no regular expression ({error}); expected {RULES}") from error
     matches = [pattern.search(name) for name in ids]
     if unmatched := [name for name, match in zip(ids, matches, strict=True) if not match]:
-        raise ValueError(f"groups: {rule!r} finds nothing in {len(unmatched)} of {len(ids)} paths, {unmatched[0]!r}")
+        raise ValueError(
+            f"groups: {rule!r} finds nothing in {len(unmatched)} of {len(ids)} paths, {unmatched[0]!r} for one: let it "
+            "fit all, or list the groups in a CSV file, file,group"
+        )
     return [(match[1] if pattern.groups else match[0]) or "" for match in matches if match]
 
 

@@ -220,6 +220,4 @@ def share(hits: np.ndarray, images: ImageSet, seed: int) -> Estimate:
 
 def mean_over(images: ImageSet, seed: int, values: np.ndarray) -> Estimate:
     """Mean of values (N,) of N images with its bootstrap interval, over their groups where these are known."""
-    if images.groups is not None:
-        return estimates.mean(values, images.groups, seed)
-    return statistics.bootstrap(values, seed=seed)
+    return estimates.mean(values, images.groups, seed)

@@ -236,7 +236,7 @@ def _chosen_by(
                         f"{name} = {values[name]!r} does not go with {other}, which {who}: leave {other} out (or "
                         f"{' or '.join(allowed)}), or leave {name} out"
                     )
-                found[other] = (allowed[0], f"{name} = {values[name]!r}")
+                found[other] = (allowed[0], name)
             if fits and not given:
                 raise ValueError(
                     f"{other} is {values[other]!r}, and {name} is not given: pass it, -p {name} /path/to/them"

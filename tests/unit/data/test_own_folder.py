@@ -501,6 +501,12 @@ def test_images_that_are_nearly_the_same_are_found(how):
     assert pairs == [(10 * k, 40 + k) for k in range(4)]
 
 
+def test_copies_are_found_across_blocks(monkeypatch):
+    monkeypatch.setattr("xai_utils.data.grouping._BLOCK", 3)
+    prints = np.stack([fingerprint(changed(i % 7, "")) for i in range(10)])
+    assert nearly_equal(prints) == [(0, 7), (1, 8), (2, 9)]
+
+
 def test_flat_pictures_are_like_none():
     prints = [fingerprint(Image.new("L", (30, 30), value)) for value in (0, 0, 80, 255)]
     assert nearly_equal(np.stack(prints)) == []

@@ -192,3 +192,4 @@ def test_shares_and_means_keep_groups_together():
     assert found.high - found.low > 1.5 * (
         paper.mean_over(alone, 3, hits * 2.0).high - paper.mean_over(alone, 3, hits * 2.0).low
     )
+    assert paper.mean_over(alone, 3, hits[:1] * 2.0).value is None  # a single mistake says nothing, and is no error

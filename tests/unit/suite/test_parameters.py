@@ -478,7 +478,7 @@ def test_a_folder_alone_means_your_own_images_in_every_paper(paper, profile):
     assert "folder" in found.overrides
     if word := WORDS[paper]:
         assert found.values[word] == "folder"
-        assert found.replaced[word][1] == "folder = '/my/images'"
+        assert found.replaced[word][1] == "folder"
         again = own(paper, profile, folder="/my/images", **{word: "folder"})
         assert again.values[word] == "folder"
         assert word not in again.replaced
