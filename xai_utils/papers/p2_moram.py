@@ -40,6 +40,24 @@ def mean_over(images: ImageSet, seed: int, values: Tensor, which: Tensor | None 
     return mean_of_known(values, seed, images.groups if which is None else images.groups[which.numpy()])
 
 
+def r_squared(targets: Tensor, predictions: Tensor, seed: int, groups: np.ndarray | None = None) -> Estimate:
+    """Coefficient of determination of predictions (N,), with its bootstrap interval over images; 0 = the targets' mean.
+
+    Groups (N,) of images are drawn whole. Undefined where the targets are all alike.
+    """
+    truth, errors = targets.double().numpy(), (targets - predictions).double().square().numpy()
+    if np.ptp(truth) == 0:
+        return Estimate(None, len(truth), note="all targets are alike")
+
+    def statistic(errors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        n = weights.sum(1)
+        spread = weights @ truth**2 - (weights @ truth) ** 2 / n
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one target is left out
+            return 1 - weights @ errors / spread
+
+    return bootstrap(errors, statistic, groups, seed=seed)
+
+
 def inside_difference(maps: Tensor, masks: Tensor | None) -> Tensor:
     """How much higher a map is inside the region than outside: (N,) in [−2, 2], negative where it misleads.
 
@@ -68,8 +86,14 @@ def misled(maps: Tensor, masks: Tensor | None) -> Tensor:
     return torch.where(torch.isfinite(apart), (apart < 0).to(apart), apart)
 
 
-def nearest(values: Tensor, wanted: Sequence[float]) -> list[int]:
-    """Index of the value (N,) nearest to each wanted one."""
+def nearest(values: Tensor, wanted: Sequence[float], own: str | None = None) -> list[int]:
+    """Index of the value (N,) nearest to each wanted one.
+
+    The paper's targets go from −1 to 1. Of `own` images (their folder) the same places among the targets are taken:
+    for −0.8 that below which a tenth of them lie.
+    """
+    if own is not None:
+        wanted = [values.double().quantile((value + 1) / 2).item() for value in wanted]
     return [(values - value).abs().argmin().item() for value in wanted]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from xai_utils.metrics import estimates
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
@@ -223,3 +224,28 @@ def test_intervals_keep_groups_together():
     assert paper.share_difference((values > 0).float(), few, SEED, images).note.startswith(
         "4 of 40 images, of 1 groups"
     )
+
+
+def test_of_own_images_the_examples_lie_at_the_same_places_among_the_targets():
+    targets = torch.arange(0.0, 1001.0)  # no target near −0.8
+    assert paper.nearest(targets, [-0.8, 0.0, 1.0]) == [0, 0, 1]
+    assert paper.nearest(targets, [-0.8, 0.0, 1.0], own="folder") == [100, 500, 1000]
+    shuffled = torch.tensor([30.0, 10, 20])
+    assert paper.nearest(shuffled, [-1.0, 0.0, 1.0], own="folder") == [1, 2, 0]
+
+
+def test_r_squared_is_scikit_learns_and_its_interval_covers_groups_as_wholes():
+    rng = np.random.default_rng(0)
+    truth = torch.tensor(rng.normal(3, 2, 60), dtype=torch.float32)
+    said = truth + torch.tensor(rng.normal(0, 1, 60), dtype=torch.float32)
+    found = paper.r_squared(truth, said, seed=0)
+    assert found.value == pytest.approx(r2_score(truth, said), rel=1e-5)
+    assert found.low < found.value < found.high < 1
+    twice = np.arange(60) // 20
+    grouped = paper.r_squared(truth, said, 0, twice)
+    assert grouped.value == found.value
+    assert (grouped.low, grouped.high) != (found.low, found.high)
+    mean = paper.r_squared(truth, truth.mean().expand(60), seed=0)
+    assert mean.value == pytest.approx(0, abs=1e-5)
+    assert mean.low < 0
+    assert paper.r_squared(torch.ones(9), said[:9], seed=0).note == "all targets are alike"
