@@ -378,13 +378,14 @@ CASES = list(arm_cases())
 
 def other_value(entry, arms_own, taken):
     """A value that the parameter may have and the arm has not; one of `taken` only if there is no other."""
-    choices = entry.choices or [{"int": int, "float": float}[entry.kind](number) for number in range(1, 50)]
-    free = [value for value in choices if value != arms_own]
+    least = max(1, int(entry.minimum or 1))
+    numbers = {"int": range(least, least + 50), "float": map(float, range(least, least + 50)), "bool": (True, False)}
+    free = [value for value in entry.choices or numbers[entry.kind] if value != arms_own]
     return next((value for value in free if value not in taken), free[0])
 
 
-def test_there_are_27_cases():
-    assert len(CASES) == 27
+def test_there_are_38_cases():
+    assert len(CASES) == 38
 
 
 @pytest.mark.parametrize("profile", ["quick", "standard"])
