@@ -218,12 +218,6 @@ def paired_interval(a: ArrayLike, b: ArrayLike, clusters: Clusters = None, **opt
     return bootstrap(x - y, clusters=clusters, **options)
 
 
-def leaders(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> tuple[str, str]:
-    """The method with the highest mean under `one`, and of the rest the one with the highest mean under `other`."""
-    first = max(one, key=lambda name: float(one[name].mean()))
-    return first, max((name for name in other if name != first), key=lambda name: float(other[name].mean()))
-
-
 def reversal(
     one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], interval: Callable[[np.ndarray], Estimate]
 ) -> Estimate:
@@ -237,7 +231,8 @@ def reversal(
         other: the same methods under the other condition, paired with `one` element by element.
         interval: differences -> Estimate of their mean.
     """
-    first, second = leaders(one, other)
+    first = max(one, key=lambda name: float(one[name].mean()))
+    second = max((name for name in other if name != first), key=lambda name: float(other[name].mean()))
     found = interval(one[first] - one[second]), interval(other[second] - other[first])
     value, low, high = (min(getattr(each, end) for each in found) for end in ("value", "low", "high"))
     return Estimate(value, found[0].n, low, high)

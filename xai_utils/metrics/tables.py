@@ -144,7 +144,8 @@ def reversals(
     made, pair = {}, partial(paired_table, clusters=clusters, seed=seed)
     for one, other in itertools.combinations(values, 2):
         here, there = ({name: values[kind][name] for name in methods} for kind in (one, other))
-        first, second = statistics.leaders(here, there)
+        first = max(here, key=lambda name: here[name].mean())
+        second = max((name for name in there if name != first), key=lambda name: there[name].mean())
         both = pd.concat([pair(here, ours=first, others=[second]), pair(there, ours=second, others=[first])])
         made[f"{one}_{other}.reversal"] = smallest_difference(both, len(here[first]))
     return made
