@@ -97,12 +97,10 @@ def script(site: Site) -> str:
 
 
 WORDS = (
-    "predict", "predict first", "reveal", "your prediction", "it was", "right", "not so", "the paper", "no number", "seeds",
-    "leave out", "bound", "reset", "now", "committed", "holds", "fails", "open", "by construction", "necessary",
-    "what would flip it", "nothing within reach", "without seed", "if the bound were below", "if the bound were above",
-    "does not count", "interval", "seed", "mean", "not defined", "too few cases", "the network has not learned it",
-    "this claim is not judged", "data", "network", "shown", "of", "claims predicted", "forget my predictions",
-    "the paper's claim", "at least one seed stays", "conditions that must hold", "at most",
+    "predict first", "reveal", "your prediction", "it was", "right", "not so", "seeds", "bound", "reset", "now", "committed",
+    "holds", "fails", "open", "by construction", "necessary", "does not count", "what would flip it", "nothing within reach",
+    "without seed", "if the bound were below", "if the bound were above", "not defined", "too few cases",
+    "the network has not learned it", "this claim is not judged", "claims predicted", "forget my predictions",
 )  # fmt: skip
 
 

@@ -97,9 +97,13 @@ def sources(language: str, folder: Path, static: Path, records: Source) -> None:
     (own / "bench_data.js").write_text(bench.script(site), encoding="utf-8")
 
 
-def sphinx(language: str, source: Path, doctrees: Path, target: Path, static: Path) -> subprocess.Popen[bytes]:
+def sphinx(language: str, out: Path, target: Path, static: Path) -> subprocess.Popen[bytes]:
     """Start Sphinx for one language; warnings are errors."""
-    environment = os.environ | {"SITE_LANGUAGE": language, "SITE_ASSETS": str(static)}
+    source, doctrees, locale = (out / f"{name}-{language}" for name in ("source", "doctrees", "locale"))
+    for left in (doctrees, locale):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(HERE / "locale", locale)  # Sphinx compiles it beside the original
+    environment = os.environ | {"SITE_LANGUAGE": language, "SITE_ASSETS": str(static), "SITE_LOCALE": str(locale)}
     command = ["-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-c", str(HERE), "-d", str(doctrees)]
     return subprocess.Popen([sys.executable, *command, str(source), str(target)], env=environment)
 
@@ -125,9 +129,7 @@ def main() -> int:
             if (static / name).is_dir():
                 shutil.copytree(static / name, own / name)
         target = html / "ja" if language == "ja" else html
-        doctrees = out / f"doctrees-{language}"
-        shutil.rmtree(doctrees, ignore_errors=True)
-        running.append(sphinx(language, source, doctrees, target, own))
+        running.append(sphinx(language, out, target, own))
     failed = [process.wait() for process in running]
     size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file())
     print(f"{html}: {size / 1e6:.1f} MB in {time.monotonic() - began:.0f} s")

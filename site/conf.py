@@ -33,7 +33,7 @@ nb_ipywidgets_js = {}  # the default loads two scripts from other hosts
 nb_merge_streams = True
 templates_path = [str(HERE / "_templates")]
 exclude_patterns = []
-locale_dirs = [str(HERE / "locale")]
+locale_dirs = [os.environ.get("SITE_LOCALE", str(HERE / "locale"))]
 gettext_compact = "site"
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
@@ -73,7 +73,7 @@ html_show_sphinx = False
 html_last_updated_fmt = None
 html_search_language = language
 html_search_options = {"type": "japanese.Splitter"} if language == "ja" else {}
-html_baseurl = ""
+html_context = {"default_mode": "auto"}
 _repository = (HERE.parent / "docs" / "repository.txt").read_text(encoding="utf-8").strip()
 html_theme_options = {
     "repository_url": _repository,
@@ -83,6 +83,10 @@ html_theme_options = {
     "show_toc_level": 2,
     "show_navbar_depth": 1,
     "home_page_in_toc": True,
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+    "navbar_persistent": [],
     "article_header_start": ["toggle-primary-sidebar.html"],
     "article_header_end": ["languages.html", "article-header-buttons.html"],
     "pygments_light_style": "a11y-high-contrast-light",

@@ -139,7 +139,7 @@ def ledger(site: Site, anchors: Anchors) -> None:
         rows = [r for r in _table(site).itertuples() if r.paper == stem and r.claim and r.standard_n]
         if not rows:
             continue
-        heads = (say(name) for name in ("claim", "what it says", "the paper", "standard runs", "verdict", "evidence"))
+        heads = [say(name) for name in LEDGER_HEADS]
         lines = "".join(_ledger_row(site, paper, row, anchors.get(stem, {}), stem) for row in rows)
         blocks += [
             f"(paper-{number_of(stem)})=\n## {say('Paper {n}').format(n=number_of(stem))} · {prose(say(paper.title))}",
@@ -150,6 +150,7 @@ def ledger(site: Site, anchors: Anchors) -> None:
     site.write("claims.md", "\n\n".join(blocks))
 
 
+LEDGER_HEADS = ("claim", "what it says", "the paper", "standard runs", "verdict", "evidence")
 LEDGER = (
     "Each verdict is computed by a rule from the records of the standard runs; nobody types one. Open the evidence to"
     " see which number stood against which bound; follow the links to the cells that measure it, or to the bench, where"
@@ -167,18 +168,20 @@ def _ledger_row(site: Site, paper: claims.Paper, row, anchors: dict[str, list[st
         what = say("finding in the notebook" if name.startswith("finding") else "measured here")
         links.append(f'<a href="notebooks/{stem}.html#{name}">{e(what)}</a>')
     words = e(say(claim.words or claim.statement))
+    heads = [say(name) for name in LEDGER_HEADS[1:]]
     first = row.arm == claim.rule.arms[0]
     anchor = f' id="claim-{row.claim}"' if first else ""
     folded = f'<details><summary>{e(say("in full"))}</summary><span lang="en">{e(claim.statement)} ({e(claim.place)})</span></details>'
     cells = [
-        f'<th scope="row"{anchor}>{row.claim}{f"<br><small>{e(row.arm)}</small>" if several else ""}</th>',
-        f"<td>{words}{folded if first else ''}</td>",
-        f"<td>{e(row.reported) or e(say('no number'))}</td>",
-        f"<td>{e(row.standard_value)}<br><small>{e(row.standard_scale.replace('_', ' '))}</small></td>",
-        f"<td>{site.verdict(verdict.verdict)}<br><small>{e(verdict.reason)}</small></td>",
-        f'<td><details><summary>{e(say("evidence"))}</summary><ul lang="en">{notes}</ul></details>{" · ".join(links)}</td>',
+        f"{words}{folded if first else ''}",
+        e(row.reported) or e(say("no number")),
+        f"{e(row.standard_value)}<br><small>{e(row.standard_scale.replace('_', ' '))}</small>",
+        f'{site.verdict(verdict.verdict)}<br><small lang="en">{e(verdict.reason)}</small>',
+        f'<details><summary>{e(say("evidence"))}</summary><ul lang="en">{notes}</ul></details>{" · ".join(links)}',
     ]
-    return f"<tr>{''.join(cells)}</tr>"
+    arm = f"<br><small>{e(row.arm)}</small>" if several else ""
+    written = "".join(f'<td data-label="{e(head)}">{cell}</td>' for head, cell in zip(heads, cells))
+    return f'<tr><th scope="row"{anchor}>{row.claim}{arm}</th>{written}</tr>'
 
 
 def bench(site: Site, cases: list[dict], anchors: Anchors) -> None:

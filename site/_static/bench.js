@@ -160,8 +160,8 @@
     const seen = [b0 - tol, b0 + tol, ...points(), ...(base.defined ? [base.span.low, base.span.high] : [])].filter((x) => x !== null);
     let [lo, hi] = [Math.min(...seen), Math.max(...seen)];
     const pad = (hi - lo || Math.abs(hi) || 1) * 0.15; lo -= pad; hi += pad;
-    const W = 560, H = 46, x = (v) => 8 + ((v - lo) / (hi - lo)) * (W - 16);
-    const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, class: "bench-plot", "aria-hidden": "true", preserveAspectRatio: "none" });
+    const H = 46, at = (v) => 1.5 + ((v - lo) / (hi - lo)) * 97, x = (v) => `${at(v)}%`;
+    const svg = draw("svg", { class: "bench-plot", "aria-hidden": "true" });
     const id = `bound-${one.key}-${i}`.replace(/[^\w-]/g, "_");
     const input = make("input", { type: "range", id, min: lo, max: hi, step: (hi - lo) / 1000, value: b0,
       oninput: () => { state.bounds[i] = Number(input.value); changed(); } });
@@ -173,13 +173,13 @@
     function update(result) {
       const outcome = result.outcomes[i], bound = state.bounds[i];
       svg.replaceChildren();
-      if (tol) svg.append(draw("rect", { x: x(bound - tol), width: x(bound + tol) - x(bound - tol), y: 4, height: H - 8, class: "bench-tolerance" }));
-      svg.append(draw("line", { x1: 8, x2: W - 8, y1: H / 2, y2: H / 2, class: "bench-axis" }));
+      if (tol) svg.append(draw("rect", { x: x(bound - tol), width: `${at(bound + tol) - at(bound - tol)}%`, y: 4, height: H - 8, class: "bench-tolerance" }));
+      svg.append(draw("line", { x1: "1.5%", x2: "98.5%", y1: H / 2, y2: H / 2, class: "bench-axis" }));
       if (outcome.defined && outcome.span.low !== null)
         svg.append(draw("line", { x1: x(outcome.span.low), x2: x(outcome.span.high), y1: H / 2, y2: H / 2, class: "bench-interval" }));
       points().forEach((v, k) => v !== null && svg.append(draw("circle", { cx: x(v), cy: H / 2 - 9 + 18 * (k % 2), r: 4,
         class: state.kept.includes(k) ? "bench-seed" : "bench-seed bench-out" })));
-      if (outcome.defined) svg.append(draw("rect", { x: x(outcome.span.value) - 2, y: H / 2 - 10, width: 4, height: 20, class: "bench-mean" }));
+      if (outcome.defined) svg.append(draw("line", { x1: x(outcome.span.value), x2: x(outcome.span.value), y1: H / 2 - 10, y2: H / 2 + 10, class: "bench-mean" }));
       svg.append(draw("line", { x1: x(bound), x2: x(bound), y1: 2, y2: H - 2, class: "bench-bound" }));
       text.textContent = digits(bound) + (tol ? ` ± ${digits(tol)}` : "");
       const word = outcome.holds === null ? "open" : outcome.holds ? "holds" : "fails";
