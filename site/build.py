@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,30 @@ def sphinx(language: str, out: Path, target: Path, static: Path) -> subprocess.P
     return subprocess.Popen([sys.executable, *command, str(source), str(target)], env=environment)
 
 
+_SHARED = re.compile(r"""(["'(])((?:\.\./)*)(_images/[^"'?)]+|_static/(?:mathjax/tex-svg|scripts/fontawesome)\.js)""")
+
+
+def finish(html: Path) -> None:
+    """Take away what no page needs, and let the Japanese pages use the English ones' pictures where they are equal."""
+    for left in (*html.rglob("jupyter_execute"), *html.rglob(".doctrees")):
+        shutil.rmtree(left)
+    for left in (*html.rglob("*.map"), *html.rglob(".buildinfo")):
+        left.unlink()
+    double: set[Path] = set()
+
+    def up(found: re.Match[str]) -> str:
+        one, two = html / found[3], html / "ja" / found[3]
+        if not one.is_file() or not two.is_file() or not filecmp.cmp(one, two, shallow=False):
+            return found[0]
+        double.add(two)
+        return f"{found[1]}../{found[2]}{found[3]}"
+
+    for page in (html / "ja").rglob("*.html"):
+        page.write_text(_SHARED.sub(up, page.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in double:
+        path.unlink()
+
+
 def main() -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python site/build.py", description=__doc__.splitlines()[0])
@@ -131,6 +156,7 @@ def main() -> int:
         target = html / "ja" if language == "ja" else html
         running.append(sphinx(language, out, target, own))
     failed = [process.wait() for process in running]
+    finish(html)
     size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file())
     print(f"{html}: {size / 1e6:.1f} MB in {time.monotonic() - began:.0f} s")
     return max(failed)

@@ -175,13 +175,32 @@ def _ledger_row(site: Site, paper: claims.Paper, row, anchors: dict[str, list[st
     cells = [
         f"{words}{folded if first else ''}",
         e(row.reported) or e(say("no number")),
-        f"{e(row.standard_value)}<br><small>{e(row.standard_scale.replace('_', ' '))}</small>",
-        f'{site.verdict(verdict.verdict)}<br><small lang="en">{e(verdict.reason)}</small>',
+        f"{e(_in_words(site, row.standard_value))}<br><small>{e(_in_words(site, row.standard_scale))}</small>",
+        f'{site.verdict(verdict.verdict)}<br><small>{e(_in_words(site, verdict.reason))}</small>',
         f'<details><summary>{e(say("evidence"))}</summary><ul lang="en">{notes}</ul></details>{" · ".join(links)}',
     ]
     arm = f"<br><small>{e(row.arm)}</small>" if several else ""
     written = "".join(f'<td data-label="{e(head)}">{cell}</td>' for head, cell in zip(heads, cells))
     return f'<tr><th scope="row"{anchor}>{row.claim}{arm}</th>{written}</tr>'
+
+
+_PHRASES = (  # of the tables that `report` makes
+    (r"(\d+) of (\d+) conditions hold", "{0} of {1} conditions hold"),
+    (r", (\d+) open", ", {0} open"),
+    (r"(\d+) seeds?", "{0} seeds"),
+    (r"open: ", "open: "),
+    (r"too few cases", "too few cases"),
+    (r"the network has not learned it", "the network has not learned it"),
+)
+
+
+def _in_words(site: Site, text: str) -> str:
+    """A cell of the table in the site's language; numbers and names stay as they are."""
+    text = re.sub(r"(?<=\w)_(?=\w)", " ", text) if "seed" in text else text
+    if site.language != "en":
+        for pattern, words in _PHRASES:
+            text = re.sub(pattern, lambda found, words=words: site.say(words).format(*found.groups()), text)
+    return text
 
 
 def bench(site: Site, cases: list[dict], anchors: Anchors) -> None:
