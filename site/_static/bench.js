@@ -105,7 +105,7 @@
           const at = side === "below" ? x - step : x + step, bounds = committed(one);
           bounds[i] = at;
           const { verdict } = judge(one, all(one), bounds, t);
-          if (verdict !== base.verdict) { found.push({ condition: i, side, at: x, verdict }); break; }
+          if (verdict !== base.verdict) { found.push({ condition: i, side, at: x, bound: at, verdict }); break; }
         }
       }
     });
