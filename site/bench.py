@@ -32,16 +32,13 @@ def cases(site: Site) -> list[dict[str, Any]]:
     return found
 
 
-def _case(
-    site: Site, stem: str, paper: claims.Paper, claim: str, arm: str, records: list[Record]
-) -> dict[str, Any]:
+def _case(site: Site, stem: str, paper: claims.Paper, claim: str, arm: str, records: list[Record]) -> dict[str, Any]:
     entry, subject = paper.judged[claim], records[0].subject
     rule = entry.rule
     gates = paper._gates(claim, subject)
     names = dict.fromkeys([*rule.metrics(), *(gate.metric for gate in gates)])
     elsewhere = any(
-        subject.get(name, "main" if name == "arm" else None) not in allowed
-        for name, allowed in rule.comparable.items()
+        subject.get(name, "main" if name == "arm" else None) not in allowed for name, allowed in rule.comparable.items()
     )
     verdict = paper.judge(claim, site.source.metrics(stem, arm), subject)
     return {
@@ -54,7 +51,9 @@ def _case(
         "words": site.say(entry.words),
         "statement": entry.statement,
         "reported": "; ".join(
-            f"{report.short_name(v.id)} {report.printed(v)}" for v in paper.reported(claim)[:4] if not isinstance(v.value, str)
+            f"{report.short_name(v.id)} {report.printed(v)}"
+            for v in paper.reported(claim)[:4]
+            if not isinstance(v.value, str)
         ),
         "data": subject["dataset"].replace("_", " "),
         "verdict": verdict.verdict,

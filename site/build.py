@@ -66,13 +66,7 @@ def assets(modules: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "mathjax").mkdir(parents=True)
     shutil.copyfile(modules / "mathjax" / "es5" / "tex-svg.js", folder / "mathjax" / "tex-svg.js")
-    (folder / "explorables").mkdir()
-    if (HERE / "explorables").is_dir():
-        shutil.copytree(
-            HERE / "explorables", folder / "explorables", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md", ".*")
-        )
-    if (script := HERE / "make_data.py").is_file():
-        subprocess.run([sys.executable, str(script), str(folder / "explorables")], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, str(HERE / "make_data.py"), str(folder / "explorables")], check=True, cwd=ROOT)
     if any(folder.glob("explorables/*/*.onnx")):
         (folder / "onnxruntime").mkdir()
         for name in RUNTIME:
@@ -109,11 +103,16 @@ def sphinx(language: str, out: Path, target: Path, static: Path) -> subprocess.P
     return subprocess.Popen([sys.executable, *command, str(source), str(target)], env=environment)
 
 
-_SHARED = re.compile(r"""(["'(])((?:\.\./)*)(_images/[^"'?)]+|_static/(?:mathjax/tex-svg|scripts/fontawesome)\.js)""")
+_SHARED = re.compile(r"""(["'(])((?:\.\./)*)(_images/[^"'?)]+|_static/mathjax/tex-svg\.js)""")
+_MENDED = (  # the theme's pages: no script of 1.5 MB for ten icons (site.css has them); names for what has none
+    (r"<(?:script|link)[^>]*fontawesome\.js[^>]*>(?:</script>)?", ""),
+    (r'(<button class="btn search-button-field[^>]*?) title="[^"]*" aria-label="[^"]*"', r"\1"),
+    (r'<summary>(?=<span class="toctree-toggle")', r'<summary aria-label="{below}">'),
+)
 
 
 def finish(html: Path) -> None:
-    """Take away what no page needs, and let the Japanese pages use the English ones' pictures where they are equal."""
+    """Take away what no page needs, mend what the theme leaves, and let the Japanese pages use the English ones' pictures where they are equal."""
     for left in (*html.rglob("jupyter_execute"), *html.rglob(".doctrees")):
         shutil.rmtree(left)
     for left in (*html.rglob("*.map"), *html.rglob(".buildinfo")):
@@ -127,9 +126,13 @@ def finish(html: Path) -> None:
         double.add(two)
         return f"{found[1]}../{found[2]}{found[3]}"
 
-    for page in (html / "ja").rglob("*.html"):
-        page.write_text(_SHARED.sub(up, page.read_text(encoding="utf-8")), encoding="utf-8")
-    for path in double:
+    for page in html.rglob("*.html"):
+        japanese = (html / "ja") in page.parents
+        text = page.read_text(encoding="utf-8")
+        for pattern, instead in _MENDED:
+            text = re.sub(pattern, instead.format(below="下位のページ" if japanese else "pages below"), text)
+        page.write_text(_SHARED.sub(up, text) if japanese else text, encoding="utf-8")
+    for path in (*double, *html.rglob("fontawesome.js*"), *html.rglob("*.po")):
         path.unlink()
 
 
@@ -152,9 +155,11 @@ def main() -> int:
         shutil.move(source / "_own", own)
         for name in ("mathjax", *(["explorables", "onnxruntime"] if language == "en" else [])):
             if (static / name).is_dir():
-                shutil.copytree(static / name, own / name)
+                shutil.copytree(static / name, own / name, ignore=shutil.ignore_patterns("*.html"))
         target = html / "ja" if language == "ja" else html
         running.append(sphinx(language, out, target, own))
+    for title in papers.untranslated(records) if "ja" in given.languages else ():
+        print(f"no Japanese in site/locale for the heading: {title}")
     failed = [process.wait() for process in running]
     finish(html)
     size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file())

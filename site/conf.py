@@ -11,7 +11,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 project = "Five papers on explaining image models, reproduced"
 author = "The authors of the suite"
-copyright = "MIT licence"  # noqa: A001  Sphinx's name
+copyright = "MIT licence"
 language = os.environ.get("SITE_LANGUAGE", "en")
 html_title = {"en": "Five papers, reproduced", "ja": "五つの論文の再現"}[language]
 

@@ -14,7 +14,9 @@ TERMS = [
     for term in re.split(r"[、（）・\s]+", entry["ja"])
     if len(term) > 1
 ]
-_RUN = re.compile("[\u30a1-\u30fe\u3400-\u9fff々]{2,}|[A-Za-z][A-Za-z0-9-]+")  # words of kanji or katakana, and Latin names
+_RUN = re.compile(
+    "[\u30a1-\u30fe\u3400-\u9fff々]{2,}|[A-Za-z][A-Za-z0-9-]+"
+)  # words of kanji or katakana, and Latin names
 
 
 class Splitter(BaseSplitter):
@@ -24,7 +26,7 @@ class Splitter(BaseSplitter):
         super().__init__(options)
         self._plain = DefaultSplitter(options)
 
-    def split(self, input: str) -> list[str]:  # noqa: A002  Sphinx's name
+    def split(self, input: str) -> list[str]:
         """The words of a text; a word may stand in several of them."""
         known = [term for term in TERMS if term in input]
         return [*self._plain.split(input), *_RUN.findall(input), *known]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
-
-STATIC = Path(__file__).resolve().parent / "_static"
 
 
 def _add(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -22,16 +19,10 @@ def _add(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any],
     if pagename.startswith("explorables/"):
         name = pagename.partition("/")[2]
         root = f"{up}{'../' * (here == 'ja')}_static/explorables/"
-        found = Path(app.config.html_static_path[-1]) / "explorables"
-        tags = [f'<link rel="stylesheet" href="{root}{f}">' for f in ("shared.css", f"{name}/style.css") if _has(found, f)]
-        for file in ("shared.js", f"{name}/data.js", f"{name}/explorable.js"):
-            if _has(found, file):
-                tags.append(f'<script defer src="{root}{file}"></script>')
+        tags = [f'<link rel="stylesheet" href="{root}{file}">' for file in ("shared.css", f"{name}/style.css")]
+        scripts = ("shared.js", f"{name}/data.js", f"{name}/explorable.js")
+        tags += [f'<script defer src="{root}{file}"></script>' for file in scripts]
         context["metatags"] = context.get("metatags", "") + "\n".join(tags)
-
-
-def _has(folder: Path, name: str) -> bool:
-    return (folder / name).is_file()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -17,7 +17,6 @@ from xai_utils.suite.rules import VERDICTS
 from xai_utils.suite.shown import figure_path
 
 GUIDES = ("running", "own_data", "own_model", "torchvision", "findings", "add_a_paper", "promises")
-EXPLORABLES = ("digits", "signlab", "player")
 API = {"explain": "Explainers", "metrics": "Metrics and statistics", "models": "Models"}
 Anchors = dict[str, dict[str, list[str]]]  # paper → claim → anchors on its page
 e = html.escape
@@ -54,7 +53,7 @@ def front(site: Site) -> None:
             continue
         notebooks.append(f"notebooks/{stem}")
         path, alt = opening_picture(site, stem)
-        address = site.picture(path, f"front_{number_of(stem)}", 560)
+        address = site.picture(path, f"front_{number_of(stem)}", 480)
         text = _told(site, stem, site.findings.papers[stem], stem)[0] if stem in site.findings.papers else ""
         title = say(paper.title)
         cards.append(
@@ -99,7 +98,10 @@ def front(site: Site) -> None:
 
 EXPLORABLE_PAGES = {
     "digits": ("Draw a digit", "A network redraws your digit as each of ten labels. Which drawing fits best, and why?"),
-    "signlab": ("MoRAM sign lab", "Move a rectangle until its map turns over. What did the network change its mind about?"),
+    "signlab": (
+        "MoRAM sign lab",
+        "Move a rectangle until its map turns over. What did the network change its mind about?",
+    ),
     "player": ("Insertion and deletion player", "A blank map wins a table of scores. Which choice made it the winner?"),
 }
 WHERE = (
@@ -176,7 +178,7 @@ def _ledger_row(site: Site, paper: claims.Paper, row, anchors: dict[str, list[st
         f"{words}{folded if first else ''}",
         e(row.reported) or e(say("no number")),
         f"{e(_in_words(site, row.standard_value))}<br><small>{e(_in_words(site, row.standard_scale))}</small>",
-        f'{site.verdict(verdict.verdict)}<br><small>{e(_in_words(site, verdict.reason))}</small>',
+        f"{site.verdict(verdict.verdict)}<br><small>{e(_in_words(site, verdict.reason))}</small>",
         f'<details><summary>{e(say("evidence"))}</summary><ul lang="en">{notes}</ul></details>{" · ".join(links)}',
     ]
     arm = f"<br><small>{e(row.arm)}</small>" if several else ""
@@ -213,7 +215,9 @@ def bench(site: Site, cases: list[dict], anchors: Anchors) -> None:
             continue
         blocks.append(f"## {say('Paper {n}').format(n=number_of(stem))} · {prose(say(paper.title))}")
         for claim in dict.fromkeys(case["id"] for case in own):
-            blocks.append(_bench_claim(site, stem, [case for case in own if case["id"] == claim], anchors.get(stem, {})))
+            blocks.append(
+                _bench_claim(site, stem, [case for case in own if case["id"] == claim], anchors.get(stem, {}))
+            )
     site.write("bench.md", "\n\n".join(blocks))
 
 
@@ -226,7 +230,9 @@ BENCH = (
 
 def _bench_claim(site: Site, stem: str, own: list[dict], anchors: dict[str, list[str]]) -> str:
     say, first = site.say, own[0]
-    parts = [f'<details class="bench-claim" id="bench-{first["id"]}"><summary><b>{first["id"]}</b> {e(first["words"])}</summary>']
+    parts = [
+        f'<details class="bench-claim" id="bench-{first["id"]}"><summary><b>{first["id"]}</b> {e(first["words"])}</summary>'
+    ]
     parts.append(f'<p lang="en">{e(first["statement"])}</p>')
     parts.append(f"<p>{e(say('the paper'))}: {e(first['reported'] or say('no number'))}</p>")
     for case in own:
@@ -237,7 +243,10 @@ def _bench_claim(site: Site, stem: str, own: list[dict], anchors: dict[str, list
     links = [f'<a href="claims.html#claim-{first["id"]}">{e(say("Claims"))}</a>']
     if first["id"] in site.findings.claims:
         links.append(f'<a href="results.html#result-{first["id"]}">{e(say("Findings"))}</a>')
-    links += [f'<a href="notebooks/{stem}.html#{name}">{e(say("measured here"))}</a>' for name in anchors.get(first["id"], [])[:1]]
+    links += [
+        f'<a href="notebooks/{stem}.html#{name}">{e(say("measured here"))}</a>'
+        for name in anchors.get(first["id"], [])[:1]
+    ]
     parts.append(f'<p class="bench-links">{" · ".join(links)}</p></details>')
     return "".join(parts)
 
@@ -319,7 +328,10 @@ def solutions(site: Site) -> None:
     folder = site.folder / "notebooks" / "solutions"
     names = sorted(f"notebooks/solutions/{path.stem}" for path in folder.glob("*.ipynb"))
     text = site.say("Worked and executed, one page a notebook. Try first: every exercise has a hint.")
-    site.write("solutions.md", f"# {site.say('Solutions')}\n\n{text}\n\n:::{{toctree}}\n:maxdepth: 1\n\n" + "\n".join(names) + "\n:::")
+    site.write(
+        "solutions.md",
+        f"# {site.say('Solutions')}\n\n{text}\n\n:::{{toctree}}\n:maxdepth: 1\n\n" + "\n".join(names) + "\n:::",
+    )
 
 
 def launch(site: Site) -> None:
@@ -341,18 +353,13 @@ def api(site: Site) -> None:
 
 
 def explorables(site: Site, folder: Path) -> None:
-    """A page for each widget: a title, the question to answer first, and the fragment as it is."""
+    """A page for each widget: a title, the question to answer first, and the fragment that make_data.py wrote."""
+    up = "../" * (1 + (site.language == "ja"))
     for name, (title, question) in EXPLORABLE_PAGES.items():
-        fragment = folder / name / "index.html"
-        up = "../" * (1 + (site.language == "ja"))
-        body = site.say("This page's widget is not built here.")
-        if fragment.is_file():
-            body = fragment.read_text(encoding="utf-8")
-            body = found[1] if (found := re.search(r"<body[^>]*>(.*)</body>", body, re.DOTALL)) else body
-            body = re.sub(r"<script[^>]*\bsrc=[^>]*></script>|<link[^>]*>", "", body)
+        fragment = (folder / name / f"fragment.{site.language}.html").read_text(encoding="utf-8")
         site.write(
             f"explorables/{name}.md",
             f"# {site.say(title)}\n\n*{site.say(question)}*\n\n````{{raw}} html\n"
-            f'<div class="explorable" id="{name}" data-assets="{up}_static/explorables/" '
-            f'data-runtime="{up}_static/onnxruntime/">\n{body}\n</div>\n````',
+            f'<div class="explorable" data-assets="{up}_static/explorables/" data-runtime="{up}_static/onnxruntime/">\n'
+            f"{fragment}\n</div>\n````",
         )

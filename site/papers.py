@@ -16,6 +16,7 @@ from PIL import Image
 from words import Site, number_of, prose
 
 from xai_utils.suite import parameters
+from xai_utils.suite.findings import Source
 
 WIDEST = 900  # pixels of a standard figure
 EXPLORABLES = {"1": "digits", "2": "signlab", "5": "player"}  # paper → the one that belongs to it
@@ -50,6 +51,21 @@ def write(site: Site, stem: str) -> dict[str, list[str]]:
         _copy_linked_figures(site, solutions, solved.parent)
         _write(site, solutions, f"notebooks/solutions/{stem}.ipynb")
     return anchors
+
+
+def untranslated(source: Source) -> list[str]:
+    """The headings of notebooks that have no Japanese."""
+    known = Site("ja", source.root, source)
+    lines = [
+        line.lstrip("#").strip()
+        for stem in source.reported.papers
+        if (path := source.root / "notebooks" / f"{stem}.ipynb").is_file()
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("#")
+    ]
+    return [line for line in dict.fromkeys(lines) if known.say(line) == line and not re.search("[\u3040-\u9fff]", line)]
 
 
 def _write(site: Site, notebook: NotebookNode, name: str) -> None:

@@ -43,7 +43,8 @@ def python_says(source, case, kept, bounds):
     paper, records = source.reported.papers[stem], source.records(stem, case["arm"])
     claim = paper.judged[case["id"]]
     conditions = [
-        c.model_copy(update={"margin" if c.other else "bound": bound}) for c, bound in zip(claim.rule.conditions, bounds)
+        c.model_copy(update={"margin" if c.other else "bound": bound})
+        for c, bound in zip(claim.rule.conditions, bounds)
     ]
     rule = claim.rule.model_copy(update={"conditions": conditions})
     metrics = aggregate([records[k] for k in kept])
@@ -80,7 +81,8 @@ def test_a_committed_verdict_is_the_ledgers(bench, site, source):
     cases = bench.evaluate("BENCH.cases.map(c => [c.id, c.verdict])")
     bench.goto(site + "claims.html", wait_until="load")
     shown = bench.eval_on_selector_all(
-        "table.ledger tbody tr", "rows => rows.map(r => [r.querySelector('th').firstChild.textContent, r.querySelector('.verdict').textContent])"
+        "table.ledger tbody tr",
+        "rows => rows.map(r => [r.querySelector('th').firstChild.textContent, r.querySelector('.verdict').textContent])",
     )
     assert sorted(map(tuple, cases)) == sorted(map(tuple, shown))
 
