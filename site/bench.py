@@ -96,10 +96,11 @@ def script(site: Site) -> str:
 
 
 WORDS = (
-    "predict first", "reveal", "your prediction", "it was", "right", "not so", "seeds", "bound", "reset", "now", "committed",
-    "holds", "fails", "open", "by construction", "necessary", "does not count", "what would flip it", "nothing within reach",
-    "without seed", "if the bound were below", "if the bound were above", "not defined", "too few cases",
-    "the network has not learned it", "this claim is not judged", "claims predicted", "forget my predictions",
+    "predict first", "reveal", "your prediction", "it was", "right", "not so", "seeds", "bound", "reset", "now",
+    "committed", "holds", "fails", "open", "by construction", "necessary", "does not count", "what would flip it",
+    "nothing within reach", "without seed", "if the bound were below", "if the bound were above", "not defined",
+    "too few cases", "the network has not learned it", "this claim is not judged", "claims predicted",
+    "forget my predictions",
 )  # fmt: skip
 
 

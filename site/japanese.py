@@ -14,9 +14,7 @@ TERMS = [
     for term in re.split(r"[、（）・\s]+", entry["ja"])
     if len(term) > 1
 ]
-_RUN = re.compile(
-    "[\u30a1-\u30fe\u3400-\u9fff々]{2,}|[A-Za-z][A-Za-z0-9-]+"
-)  # words of kanji or katakana, and Latin names
+_RUN = re.compile("[\u30a1-\u30fe\u3400-\u9fff々]{2,}|[A-Za-z][A-Za-z0-9-]+")  # kanji, katakana, Latin
 
 
 class Splitter(BaseSplitter):

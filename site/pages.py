@@ -1,4 +1,4 @@
-"""Pages made from the records: front, verdict bench, claims, findings, glossary; the guides, the API, the explorables."""
+"""Pages made from the records: front, verdict bench, claims, findings, glossary; guides, API and explorables."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ EXPLORABLE_PAGES = {
     "player": ("Insertion and deletion player", "A blank map wins a table of scores. Which choice made it the winner?"),
 }
 WHERE = (
-    ("bench.md", "Verdict bench", "predict each verdict, then move its bound or leave a seed out, and see what would flip it."),
+    ("bench.md", "Verdict bench", "predict a verdict, then move its bound or leave a seed out, and see what flips it."),
     ("claims.md", "Claims", "every claim with the paper's number, ours, the verdict, and the cells that measure it."),
     ("results.md", "Findings", "what the standard runs found, claim by claim, with the figures."),
     ("glossary.md", "Glossary", "the papers' Japanese terms, in English, as symbols, and in the code."),
@@ -145,7 +145,8 @@ def ledger(site: Site, anchors: Anchors) -> None:
         lines = "".join(_ledger_row(site, paper, row, anchors.get(stem, {}), stem) for row in rows)
         blocks += [
             f"(paper-{number_of(stem)})=\n## {say('Paper {n}').format(n=number_of(stem))} · {prose(say(paper.title))}",
-            f'<div class="wide-table" role="region" tabindex="0" aria-label="{e(say("Claims"))} {number_of(stem)}"><table class="ledger"><thead><tr>'
+            f'<div class="wide-table" role="region" tabindex="0" aria-label="{e(say("Claims"))} {number_of(stem)}">'
+            + '<table class="ledger"><thead><tr>'
             + "".join(f'<th scope="col">{e(head)}</th>' for head in heads)
             + f"</tr></thead><tbody>{lines}</tbody></table></div>",
         ]
@@ -173,7 +174,8 @@ def _ledger_row(site: Site, paper: claims.Paper, row, anchors: dict[str, list[st
     heads = [say(name) for name in LEDGER_HEADS[1:]]
     first = row.arm == claim.rule.arms[0]
     anchor = f' id="claim-{row.claim}"' if first else ""
-    folded = f'<details><summary>{e(say("in full"))}</summary><span lang="en">{e(claim.statement)} ({e(claim.place)})</span></details>'
+    full = f'<span lang="en">{e(claim.statement)} ({e(claim.place)})</span>'
+    folded = f"<details><summary>{e(say('in full'))}</summary>{full}</details>"
     cells = [
         f"{words}{folded if first else ''}",
         e(row.reported) or e(say("no number")),
@@ -223,15 +225,16 @@ def bench(site: Site, cases: list[dict], anchors: Anchors) -> None:
 
 BENCH = (
     "Every claim below has a rule, written before the runs that it judges. Say first what you expect. Then you see each"
-    " seed as a point, the interval as a bar, and the bound as a line that you can move; leave a seed out, and read what"
-    " would flip the verdict. Your predictions stay in this browser."
+    " seed as a point, the interval as a bar, and the bound as a line that you can move; leave a seed out, and read"
+    " what would flip the verdict. Your predictions stay in this browser."
 )
 
 
 def _bench_claim(site: Site, stem: str, own: list[dict], anchors: dict[str, list[str]]) -> str:
     say, first = site.say, own[0]
     parts = [
-        f'<details class="bench-claim" id="bench-{first["id"]}"><summary><b>{first["id"]}</b> {e(first["words"])}</summary>'
+        f'<details class="bench-claim" id="bench-{first["id"]}">',
+        f"<summary><b>{first['id']}</b> {e(first['words'])}</summary>",
     ]
     parts.append(f'<p lang="en">{e(first["statement"])}</p>')
     parts.append(f"<p>{e(say('the paper'))}: {e(first['reported'] or say('no number'))}</p>")
@@ -267,8 +270,8 @@ def results(site: Site) -> None:
 
 
 RESULTS = (
-    "What the standard runs say, filled in from the committed records. A number in brackets is an interval: the wider of"
-    " the interval over seeds and the mean of the runs' own intervals over test images."
+    "What the standard runs say, filled in from the committed records. A number in brackets is an interval: the wider"
+    " of the interval over seeds and the mean of the runs' own intervals over test images."
 )
 
 

@@ -74,7 +74,7 @@ class Seen:
 
 @pytest.fixture(scope="session")
 def opened(browser, site):
-    """A context manager: a fresh page with its own storage, and what it has `seen`; nothing may have gone wrong in it."""
+    """A context manager: a fresh page, and what it has `seen`; nothing may have gone wrong in it."""
 
     @contextlib.contextmanager
     def open_one(width=1280, height=900, scheme="light", **more):

@@ -82,7 +82,7 @@ def test_a_committed_verdict_is_the_ledgers(bench, site, source):
     bench.goto(site + "claims.html", wait_until="load")
     shown = bench.eval_on_selector_all(
         "table.ledger tbody tr",
-        "rows => rows.map(r => [r.querySelector('th').firstChild.textContent, r.querySelector('.verdict').textContent])",
+        "rows => rows.map(r => ['th', '.verdict'].map(part => r.querySelector(part).firstChild.textContent))",
     )
     assert sorted(map(tuple, cases)) == sorted(map(tuple, shown))
 
