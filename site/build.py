@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import hashlib
 import os
 import re
 import shutil
@@ -61,12 +62,29 @@ def npm(folder: Path) -> Path:
     return modules
 
 
+def explorables(folder: Path) -> Path:
+    """What make_data.py writes, made anew only where something that it reads has changed; its folder."""
+    read = [HERE / "make_data.py", *(HERE / "explorables").rglob("*"), *(ROOT / "results" / "weights").glob("*")]
+    for part in ("data", "explain", "metrics", "models", "papers"):
+        read += (ROOT / "xai_utils" / part).rglob("*.py")
+    files = sorted(path for path in read if path.is_file())
+    seen = hashlib.sha256()
+    for path in files:
+        seen.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    stamp = folder / "made_from"
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != seen.hexdigest():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, str(HERE / "make_data.py"), str(folder)], check=True, cwd=ROOT)
+        stamp.write_text(seen.hexdigest(), encoding="utf-8")
+    return folder
+
+
 def assets(modules: Path, folder: Path) -> None:
     """Put what pages load besides Sphinx's own files into `folder`: formulas, the runtime, the explorables."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "mathjax").mkdir(parents=True)
     shutil.copyfile(modules / "mathjax" / "es5" / "tex-svg.js", folder / "mathjax" / "tex-svg.js")
-    subprocess.run([sys.executable, str(HERE / "make_data.py"), str(folder / "explorables")], check=True, cwd=ROOT)
+    shutil.copytree(explorables(folder.parent / "explorables"), folder / "explorables")
     if any(folder.glob("explorables/*/*.onnx")):
         (folder / "onnxruntime").mkdir()
         for name in RUNTIME:
@@ -155,7 +173,7 @@ def main() -> int:
         shutil.move(source / "_own", own)
         for name in ("mathjax", *(["explorables", "onnxruntime"] if language == "en" else [])):
             if (static / name).is_dir():
-                shutil.copytree(static / name, own / name, ignore=shutil.ignore_patterns("*.html"))
+                shutil.copytree(static / name, own / name, ignore=shutil.ignore_patterns("*.html", "made_from"))
         target = html / "ja" if language == "ja" else html
         running.append(sphinx(language, out, target, own))
     for title in papers.untranslated(records) if "ja" in given.languages else ():
