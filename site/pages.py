@@ -13,6 +13,7 @@ from words import HERE, Site, number_of, prose
 
 from xai_utils.suite import claims, findings, report
 from xai_utils.suite.findings import FindingError
+from xai_utils.suite.over_seeds import aggregate
 from xai_utils.suite.rules import VERDICTS
 from xai_utils.suite.shown import figure_path
 
@@ -220,8 +221,37 @@ def bench(site: Site, cases: list[dict], anchors: Anchors) -> None:
             blocks.append(
                 _bench_claim(site, stem, [case for case in own if case["id"] == claim], anchors.get(stem, {}))
             )
+    blocks += [f"## {say('An exercise')}", _exercise(site, cases)]
     site.write("bench.md", "\n\n".join(blocks))
 
+
+def _exercise(site: Site, cases: list[dict]) -> str:
+    """Which verdicts hang on one seed? The answer, folded, is computed from the records."""
+    found = []
+    for case in cases:
+        stem = site.source.paper_of(case["id"])
+        records = site.source.records(stem, case["arm"])
+        paper, subject = site.source.reported.papers[stem], records[0].subject
+        for left_out in records if len(records) > 1 else []:
+            rest = aggregate([record for record in records if record is not left_out])
+            told = paper.judge(case["id"], rest, subject).verdict
+            if told != case["verdict"]:
+                without = f"{site.say('without seed')} {left_out.seed}"
+                found.append(f"* {case['key']}: {site.verdict(case['verdict'])}; {without}: {site.verdict(told)}")
+    return (
+        f":::{{exercise}}\n:label: one-seed\n:nonumber:\n\n{site.say(EXERCISE)}\n:::\n\n"
+        f":::{{solution}} one-seed\n:class: dropdown\n\n{site.say(SOLUTION)}\n\n" + "\n".join(found) + "\n:::"
+    )
+
+
+EXERCISE = (
+    "Find a claim whose verdict changes when a single seed is left out. What does that say about the number of seeds,"
+    " and what about the claim? Hint: look for an interval that ends near its bound."
+)
+SOLUTION = (
+    "These verdicts hang on one seed. With fewer seeds the interval over seeds grows, so most of them become open: the"
+    " claim is not refuted, there is less evidence for it."
+)
 
 BENCH = (
     "Every claim below has a rule, written before the runs that it judges. Say first what you expect. Then you see each"
