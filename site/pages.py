@@ -19,6 +19,7 @@ from xai_utils.suite.shown import figure_path
 
 GUIDES = ("running", "own_data", "own_model", "torchvision", "findings", "add_a_paper", "promises")
 API = {"explain": "Explainers", "metrics": "Metrics and statistics", "models": "Models"}
+WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # a page whose table needs the whole width
 Anchors = dict[str, dict[str, list[str]]]  # paper → claim → anchors on its page
 e = html.escape
 
@@ -137,7 +138,7 @@ def _table(site: Site):  # noqa: ANN202  a pandas table
 
 def ledger(site: Site, anchors: Anchors) -> None:
     """claims.md: every claim with the paper's number, ours, the verdict and its evidence, and the cells behind it."""
-    say, blocks = site.say, [f"# {site.say('Claims')}", site.say(LEDGER)]
+    say, blocks = site.say, [WIDE, f"# {site.say('Claims')}", site.say(LEDGER)]
     for stem, paper in site.source.reported.papers.items():
         rows = [r for r in _table(site).itertuples() if r.paper == stem and r.claim and r.standard_n]
         if not rows:
@@ -334,7 +335,7 @@ def glossary(site: Site) -> None:
             code = f"[`{entry['code']}`](api/{entry['code'].split('.')[0]}.md)"
         means = entry["means_ja" if site.language == "ja" else "means"]
         lines.append(f"| {entry['ja']} | {entry['en']} | {entry['symbol']} | {code} | {means} |")
-    site.write("glossary.md", f"# {say('Glossary')}\n\n{say(GLOSSARY)}\n\n" + "\n".join(lines))
+    site.write("glossary.md", f"{WIDE}\n\n# {say('Glossary')}\n\n{say(GLOSSARY)}\n\n" + "\n".join(lines))
 
 
 GLOSSARY = "The papers' own terms, what they are called in English, and where they stand in the code."

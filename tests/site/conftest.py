@@ -78,7 +78,9 @@ def opened(browser, site):
 
     @contextlib.contextmanager
     def open_one(width=1280, height=900, scheme="light", **more):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **more
+        )
         page = context.new_page()
         page.seen = Seen(page, site)
         try:
