@@ -147,7 +147,9 @@ def _base64(values: np.ndarray) -> str:
 def save_half(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     """Write a network's tensors as half precision, with `about` in the file's header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.half().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()}
+    tensors = {
+        name: value.half().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()
+    }
     save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
     path.chmod(0o644)
 
@@ -275,7 +277,9 @@ def prepare_player() -> None:
     cracks = paper5.crack_crops(test, len(test))
     crack = roads.class_names.index("crack")
     sure = models.predict(abn, paper5.scaled(cracks.images, scale)).softmax(1)[:, crack] >= 0.9
-    rows = [int(np.flatnonzero(sure.numpy() & (cracks.groups == segment))[0]) for segment in _in_order(cracks.groups[sure])]
+    rows = [
+        int(np.flatnonzero(sure.numpy() & (cracks.groups == segment))[0]) for segment in _in_order(cracks.groups[sure])
+    ]
     chosen = cracks.take(np.array(rows[:3]))
     about = {"ids": chosen.ids, "groups": chosen.groups, "crack": crack}
     np.savez_compressed(SOURCE / "player" / "crops.npz", pixels=chosen.pixels, masks=chosen.masks, **about)
