@@ -14,7 +14,9 @@ Weights are rounded to half precision before anything is computed, so that page 
 
 import argparse
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -237,8 +239,8 @@ def signlab_data(_folder: Path, weights: Path) -> dict[str, Any]:
 # insertion and deletion player (paper 5) ------------------------------------------------------------------------
 
 ROADS = {"size": 64, "width": 8, "epochs": 12, "rate": 4e-3}
-STEPS, SEED = 32, 0
-BLANKS, TIES = ("zero", "black", "blur"), ("reading", "random", "together")
+STEPS, SEED = 28, 0
+BLANKS = ("zero", "black", "blur")
 
 
 def player_network(weights: Path = WEIGHTS) -> tuple[nn.Module, dict[str, Any]]:
@@ -300,6 +302,13 @@ def player_maps(abn: nn.Module, x: Tensor, target: int, masks: Tensor) -> dict[s
     return maps | {"true mask": masks.float(), "blank map": torch.zeros_like(masks, dtype=torch.float32)}
 
 
+def _untied(maps: Tensor, mixed: Tensor) -> Tensor:
+    """Maps (N, H, W) with the same order of pixels, and equal ones in the order `mixed` (H W,): no two are equal."""
+    order = maps.flatten(1)[:, mixed].argsort(dim=1, descending=True, stable=True)
+    falling = -torch.arange(len(mixed), dtype=torch.float32).expand(len(maps), -1)
+    return torch.empty_like(falling).scatter_(1, mixed[order], falling).view_as(maps)
+
+
 def player_data(_folder: Path, weights: Path) -> dict[str, Any]:
     """Pictures, maps and curves of every crop under every blank image and every order of equal pixels."""
     abn, about = player_network(weights)
@@ -310,26 +319,33 @@ def player_data(_folder: Path, weights: Path) -> dict[str, Any]:
     x = paper5.scaled(pixels.float() / 255, scale)
     maps = player_maps(abn, x, target, masks)
     blurred = gaussian_filter(pixels.double().numpy() / 255, 5.0, radius=5, mode="mirror", axes=(2, 3))
-    images = []
-    for i, name in enumerate(ids):
-        one = {
-            "id": name, "picture": _base64(pixels[i].numpy()), "blur": _base64(blurred[i].astype("<f4")),
-            "mask": _base64(masks[i].numpy().astype(np.uint8)), "maps": {}, "curves": {}, "tied": {},
-        }  # fmt: skip
-        for key, values in maps.items():
-            one["maps"][key] = _base64(values[i].numpy().astype("<f4"))
-            for blank in BLANKS:
-                for ties in TIES:
-                    found = insertion_deletion(
-                        abn, x[i : i + 1], values[i : i + 1], target, steps=STEPS, baseline=blank, ties=ties, seed=SEED,
-                        normalization=scale,
-                    )  # fmt: skip
-                    curves = [found.insertion[0].tolist(), found.deletion[0].tolist()]
-                    one["curves"][f"{blank} {ties} {key}"] = curves
-                    one["tied"][key] = found.tied.item()
-        images.append(one)
     generator = seeds.generator(SEED, "ties")
     mixed = torch.rand(1, pixels[0].numel(), generator=generator, dtype=torch.float64).argsort(1)[0]
+    images = [
+        {
+            "id": name, "picture": _base64(pixels[i].numpy()), "blur": _base64(blurred[i].astype("<f4")),
+            "maps": {key: _base64(values[i].numpy().astype("<f4")) for key, values in maps.items()},
+            "curves": {}, "tied": {},
+        }
+        for i, name in enumerate(ids)
+    ]  # fmt: skip
+    stacked, rows = torch.cat(list(maps.values())), [(key, i) for key in maps for i in range(len(ids))]
+    several = x.repeat(len(maps), 1, 1, 1)
+    scored = partial(insertion_deletion, abn, target=target, steps=STEPS, normalization=scale)
+    for blank in BLANKS:
+        found = {"reading": scored(several, stacked, baseline=blank)}
+        tied = found["reading"].tied > 0  # without equal pixels the three orders are one
+        some, own = several[tied], stacked[tied]
+        found["random"] = scored(some, _untied(own, mixed), baseline=blank)  # none are equal any more
+        found["together"] = scored(some, own, baseline=blank, ties="together")
+        place = tied.cumsum(0) - 1
+        for n, (key, i) in enumerate(rows):
+            images[i]["tied"][key] = found["reading"].tied[n].item()
+            for ties, curves in found.items():
+                row = place[n] if ties != "reading" and tied[n] else n
+                curves = curves if ties == "reading" or tied[n] else found["reading"]
+                both = [curves.insertion[row].tolist(), curves.deletion[row].tolist()]
+                images[i]["curves"][f"{blank} {ties} {key}"] = both
     return {
         "size": about["size"],
         "steps": STEPS,
@@ -381,20 +397,18 @@ def digits_network(weights: Path = WEIGHTS) -> models.IDCVAE:
 
 def export_digits(model: models.IDCVAE, folder: Path) -> None:
     """Write encoder.onnx (x -> z) and decoder.onnx (z, label one-hot -> logits), the number of images left open."""
-    inputs = {
-        "encoder": (_Encoder(model), {"x": torch.zeros(1, *model.image_shape)}, "z"),
-        "decoder": (
-            _Decoder(model),
-            {"z": torch.zeros(1, model.latent_dim), "label": torch.zeros(1, model.n_classes)},
-            "logits",
-        ),
-    }
-    for name, (network, given, answer) in inputs.items():
-        with warnings.catch_warnings():  # traced: sizes are constants, as they are here; the tracing exporter is fast
-            warnings.simplefilter("ignore")
+    n, z, label = torch.export.Dim("n", min=1, max=256), torch.zeros(2, model.latent_dim), torch.zeros(2, model.n_classes)
+    one = {"x": torch.zeros(2, *model.image_shape)}, "z"
+    for name, network, given, answer in (
+        ("encoder", _Encoder(model), *one),
+        ("decoder", _Decoder(model), {"z": z, "label": label}, "logits"),
+    ):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # of the exporter, about itself
             torch.onnx.export(
-                network.eval(), tuple(given.values()), folder / f"{name}.onnx", dynamo=False,
-                input_names=list(given), output_names=[answer], dynamic_axes={key: {0: "n"} for key in (*given, answer)},
+                network.eval(), tuple(given.values()), folder / f"{name}.onnx", dynamo=True, external_data=False,
+                input_names=list(given), output_names=[answer], dynamic_shapes=tuple({0: n} for _ in given),
+                verbose=False,
             )  # fmt: skip
 
 
