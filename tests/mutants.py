@@ -6,9 +6,12 @@ mutation, once each: those of one file together.
 """
 
 import argparse
+import importlib.util
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +25,15 @@ import yaml
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("mutations.yaml")
 LONGEST = 1800  # seconds for one selection of tests
+LOADED = ("torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.linear_model", "skimage.measure", "pytest")
+ENVIRONMENT = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MPLBACKEND": "Agg",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take a second to import, every time
+}
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch looks when it is loaded
+WARM = multiprocessing.get_context("forkserver")  # a test's process does not wait for the libraries' import
+WARM.set_forkserver_preload([*LOADED])
 NO_LONGER_RUNS = re.compile(  # as the report's message begins; within nbval's coloured one, as a line begins
     r"^(?:#x1B\[[\d;]*m)*(?:SyntaxError|IndentationError|ImportError|ModuleNotFoundError|NameError)\b", re.MULTILINE
 )
@@ -41,8 +53,8 @@ def mutated(text, old, new):
 
 
 def needed(name):
-    """Whether a copy holds the file: of the executed runs under results/ only the records, which notebooks read."""
-    return not name.startswith("results/standard/") or name.endswith("/record.json")
+    """Whether a copy holds the file: of the runs under results/ only records and arrays, which notebooks read."""
+    return not name.startswith("results/standard/") or name.endswith(("/record.json", ".npz"))
 
 
 def copy_of_tree(target, root=ROOT):
@@ -57,27 +69,50 @@ def copy_of_tree(target, root=ROOT):
 
 def run_tests(copy, tests):
     """Outcome of pytest in `copy`, "green", "red" (a test failed) or "broken" (it did not run), and what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("XAI_ROOT", "XAI_RESULTS")}
-    environment |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take a second to import, every time
-    ask = [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('xai_utils').origin)"]
-    origin = subprocess.run(ask, cwd=copy, env=environment, check=True, capture_output=True, text=True).stdout.strip()
-    if not Path(origin).is_relative_to(copy):
-        return "broken", f"the tests would import {origin}, not the copy in {copy}"
-    report = copy / "mutants-report.xml"
+    report, said = copy / "mutants-report.xml", copy / "mutants-report.txt"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    command += ["-p", "nbval.plugin"] * ("--nbval" in tests) + tests
-    try:
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LONGEST)
-    except subprocess.TimeoutExpired:
+    process = WARM.Process(target=_pytest, args=(copy, tests, report, said))
+    process.start()
+    process.join(LONGEST)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
         return "broken", f"no end after {LONGEST} s"
-    text = done.stdout + done.stderr
-    if done.returncode == 0:
+    text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else "it did not start"
+    if process.exitcode == 0:
         return "green", text
     failures = list(ElementTree.parse(report).iter("failure")) if report.exists() else []
     real = [failure for failure in failures if not NO_LONGER_RUNS.search(failure.get("message", ""))]
-    return ("red" if done.returncode == 1 and real else "broken"), text
+    return ("red" if process.exitcode == 1 and real else "broken"), text
+
+
+def _pytest(copy, tests, report, said):
+    """In a process of its own, forked from one in which the libraries are loaded: pytest in `copy`, on its code."""
+    os.setsid()
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(copy)
+    for name in ("XAI_ROOT", "XAI_RESULTS"):
+        os.environ.pop(name, None)
+    os.environ |= {**ENVIRONMENT, "PYTHONPATH": str(copy)}
+    sys.path.insert(0, str(copy))
+    found = importlib.util.find_spec("xai_utils").origin
+    if not Path(found).is_relative_to(copy):
+        print(f"the tests would import {found}, not the copy in {copy}", flush=True)
+        os._exit(2)
+    import pytest
+
+    words = [
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        *["-p", "nbval.plugin"] * ("--nbval" in tests),
+    ]
+    code = pytest.main([*words, *tests])
+    sys.stdout.flush()
+    os._exit(int(code))
 
 
 def verdict(mutation, root=ROOT):

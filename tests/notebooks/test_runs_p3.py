@@ -10,8 +10,12 @@ from xai_utils import suite
 PAPER = PAPERS[2]
 
 
-@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
-def test_own_defects_with_and_without_masks(home, tmp_path, masks):
+@pytest.mark.parametrize(
+    ("arm", "masks"),
+    [("selection", True), ("selection", False), ("patches", True)],
+    ids=["masks", "no masks", "five networks"],
+)
+def test_own_defects_with_and_without_masks(home, tmp_path, arm, masks):
     rng = np.random.default_rng(0)
     for i in range(60):
         picture = rng.integers(90, 160, (32, 32)).astype(np.uint8)
@@ -26,16 +30,21 @@ def test_own_defects_with_and_without_masks(home, tmp_path, masks):
             Image.fromarray(pixels).save(tmp_path / folder / name / f"{i:02d}.png")
     own = {"dataset": "folder", "normal": "good", "folder": tmp_path / "images", "masks": "masks" if masks else ""}
     own |= {"size": 32, "width": 2, "epochs": 1, "compared": 2, "added": 4}
-    done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "selection", 0, *given(**own))
+    done = notebooks_run(home, tmp_path / "results", PAPER, "quick", arm, 0, *given(**own))
     assert done.returncode == 0, done.stdout + done.stderr
-    record = suite.load_record(seed_folder(tmp_path / "results", arm="selection+own", paper=PAPER))
+    record = suite.load_record(seed_folder(tmp_path / "results", arm=f"{arm}+own", paper=PAPER))
     assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
     marked = {name: record.metrics[f"P3.outcomes.{name}"].value for name in ("correct", "missed", "wrong_defect")}
-    assert sum(marked.values()) == 8  # a fifth of 40
+    judged = {"selection": 12, "patches": 60}[arm]  # a fifth of the images; each of them, by one of five networks
+    assert sum(marked.values()) == judged * 2 // 3
     assert record.metrics["P3.1.correct"].value == (marked["correct"] if masks else 0)
-    assert (record.metrics["P3.4.auroc"].n == 8) == masks
-    assert record.metrics["P3.1.attainable.energy_share"].n == (8 if masks else 0)
+    assert (record.metrics["P3.4.auroc"].n == judged * 2 // 3) == masks
+    assert record.metrics["P3.1.attainable.energy_share"].n == (judged * 2 // 3 if masks else 0)
     assert (record.metrics["P3.1.attainable.energy_share"].value is None) != masks
-    assert record.metrics["P3.defect.balanced_accuracy"].n == 12
-    assert record.metrics["P3.validation.balanced_accuracy"].n == 6
-    assert record.metrics["X3.2.random.balanced_accuracy"].n == 12  # needs no mask
+    assert record.metrics["P3.defect.balanced_accuracy"].n == judged
+    assert 1 <= record.metrics["P3.validation.balanced_accuracy"].n / {"selection": 6, "patches": 25}[arm] <= 1.3
+    if arm == "selection":
+        assert record.metrics["X3.2.random.balanced_accuracy"].n == 12  # needs no mask
+    else:
+        with np.load(seed_folder(tmp_path / "results", arm=f"{arm}+own", paper=PAPER) / "test.npz") as arrays:
+            assert np.bincount(arrays["fold"]).tolist() == [12] * 5

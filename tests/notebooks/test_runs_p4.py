@@ -22,7 +22,7 @@ def test_own_images_of_one_composition(home, tmp_path):
             (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / folder / name / f"{i:02d}.png")
     own = {"source": "folder", "folder": tmp_path / "images", "masks": "masks", "size": 16, "width": 4}
-    own |= {"per_class": 0, "steps": 200, "batch_size": 14, "compared": 4, "weight": 0.1}
+    own |= {"per_class": 0, "steps": 100, "batch_size": 14, "compared": 4, "weight": 0.1}
     done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "hybrid", 0, *given(**own))
     assert done.returncode == 0, done.stdout + done.stderr
     record = suite.load_record(seed_folder(tmp_path / "results", arm="hybrid+own", paper=PAPER))

@@ -22,8 +22,8 @@ def test_own_cracks_with_and_without_masks(home, tmp_path, masks):
         for folder, pixels in (("images", picture), *([("images/masks", mask)] if i % 2 and masks else [])):
             (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / folder / name / f"{i:02d}.png")
-    own = {"dataset": "folder", "folder": tmp_path / "images", "masks": "masks" if masks else "", "size": 64}
-    own |= {"width": 8, "epochs": 2, "cracks": 8, "fewer": 4, "steps": 4, "rise_masks": 20}
+    own = {"dataset": "folder", "folder": tmp_path / "images", "masks": "masks" if masks else "", "size": 32}
+    own |= {"width": 8, "epochs": 2, "cracks": 8, "fewer": 4, "steps": 3, "rise_masks": 10}
     done = notebooks_run(home, tmp_path / "results", PAPER, "quick", "main", 0, *given(**own))
     assert done.returncode == 0, done.stdout + done.stderr
     record = suite.load_record(seed_folder(tmp_path / "results", arm="main+own", paper=PAPER))

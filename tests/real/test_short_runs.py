@@ -22,13 +22,19 @@ REAL = {
         "rectangles": {"dataset": None, "sources": ["rectangles"] * 2, "claim": "P2.4"},
         "rotated_digits": {"dataset": "mnist", "sources": ["rotated_mnist"], "claim": "X2.1"},
     },
-    "03_gradcam_defects": {"main": TILES, "selection": TILES | {"claim": "P3.3"}},
+    "03_gradcam_defects": {
+        "main": TILES,
+        "patches": TILES | {"claim": "P3.1"},
+        "selection": TILES | {"claim": "P3.3"},
+    },
     "04_cam_consistency": {
         "grad_cam": VIEWS | {"dataset": "chest_xray", "sources": ["chest_xray"]},
         "road_views": VIEWS | {"dataset": "road_cracks", "sources": ["road_cracks"]},
         "stanford_cars": VIEWS | {"dataset": "stanford_cars", "sources": ["stanford_cars"]},
         "cifar10": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"]},
         "cat_dog": VIEWS | {"dataset": "cifar10", "sources": ["cifar10"], "claim": "P4.3"},
+        "road_views_20": VIEWS | {"dataset": "road_cracks", "sources": ["road_cracks"], "claim": "X4.5"},
+        "road_masks_20": VIEWS | {"dataset": "road_cracks", "sources": ["road_cracks"], "claim": "X4.5"},
     },
     "05_lrp_bn": {
         "main": {"dataset": "road_cracks", "sources": ["road_cracks", "crackforest"], "claim": "P5.2"},

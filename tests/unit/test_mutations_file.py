@@ -71,6 +71,7 @@ def project(tmp_path):
     seed.mkdir(parents=True)
     (seed / "record.json").write_text("{}")
     (seed / "notebook.ipynb").write_text("{}")
+    (seed / "judged.npz").write_text("")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     return root
 
@@ -117,8 +118,8 @@ def test_runner_stops_where_the_tests_are_red_without_a_mutation(project, capsys
 def test_a_copy_holds_what_git_would_commit_but_the_executed_runs(project, tmp_path):
     mutants.copy_of_tree(tmp_path / "copy", project)
     names = {str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*") if p.is_file()}
-    record = "results/standard/01/main/seed_0/record.json"
-    assert names == {".gitignore", "xai_utils/__init__.py", "tests/test_double.py", record}
+    kept = {f"results/standard/01/main/seed_0/{name}" for name in ("record.json", "judged.npz")}
+    assert names == {".gitignore", "xai_utils/__init__.py", "tests/test_double.py"} | kept
 
 
 def test_each_selection_is_run_once_without_a_mutation_and_named_tests_of_a_file_together():

@@ -298,7 +298,7 @@ class Rules(NamedTuple):
     epsilon: float
     biases: bool  # whether b_j is there, and absorbs
     skip: float | str
-    box: tuple[Tensor, Tensor] | None = None  # (C, 1, 1) or one number each
+    box: tuple[Tensor, Tensor] | str | None = None  # (C, 1, 1) or one number each; or "ones"
     layers: Mapping[nn.Module, Mapping[str, Any]] = MappingProxyType({})  # which of these are a layer's own
 
     def keeps(self, module: nn.Module) -> bool:
@@ -338,7 +338,8 @@ class Rules(NamedTuple):
         x = step.inputs[0]
         apply, weight, bias = _as_linear(step)
         if self.box is not None and step.sources[0] == 0:
-            terms, bias = zbox(x, weight, *self.box), None
+            ones = [(torch.ones_like(x), self.weights(weight, 1))]
+            terms, bias = ones if self.box == "ones" else zbox(x, weight, *self.box), None
         else:
             positive = self.weights(weight, 1)
             if positive is weight or x.amin() >= 0:
@@ -454,7 +455,7 @@ class LRP:
         epsilon: float | None = None,
         gamma: float = 0.25,
         biases: bool | None = None,
-        box: tuple[float | Tensor, float | Tensor] | None = None,
+        box: tuple[float | Tensor, float | Tensor] | str | None = None,
         output: Output = None,
         batch_size: int | None = None,
     ) -> None:
@@ -473,7 +474,9 @@ class LRP:
             epsilon: added to the denominators, with their sign, at a "signed" skip too; None = 0 for z⁺, else 1e-6.
             gamma: of the γ rule.
             biases: whether biases stand in the denominators, and so absorb; None = not for z⁺ (eq. (3) has none).
-            box: lowest and highest possible pixel (numbers, or (C,)): z^B in the first layer; None = as elsewhere.
+            box: lowest and highest possible pixel (numbers, or (C,)): z^B in the first layer; "ones": there the rule
+                sees an image of ones, so that a pixel's share depends on the weights alone (an older routine of paper
+                5's authors has it); None = as elsewhere.
             output: which part of what the model returns, a key, field, index or callable; None = all of it.
             batch_size: images that are walked through at once, all in memory; None = all of a call.
 
@@ -495,6 +498,8 @@ class LRP:
             raise ValueError(f"start: got {start!r}; expected one of {', '.join(starts)}")
         if not (skip in skips if isinstance(skip, (str, bool)) else 0 <= skip <= 1):
             raise ValueError(f"skip: got {skip!r}; expected a number from 0 to 1, or one of {', '.join(skips)}")
+        if isinstance(box, str) and box != "ones":
+            raise ValueError(f'box: got {box!r}; expected (lowest, highest) pixel, "ones", or None')
         epsilon = (0.0 if rule == "zplus" else 1e-6) if epsilon is None else epsilon
         if not (0 <= epsilon < math.inf and 0 <= gamma < math.inf):
             raise ValueError(f"got epsilon={epsilon!r}, gamma={gamma!r}; expected finite numbers of at least 0")
@@ -556,9 +561,9 @@ class LRP:
         values = values[self.start]().expand_as(scores)
         return torch.zeros_like(scores).scatter(1, chosen, values.gather(1, chosen)).reshape(outputs.shape)
 
-    def _box(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
-        if self.box is None:
-            return None
+    def _box(self, images: Tensor) -> tuple[Tensor, Tensor] | str | None:
+        if self.box is None or isinstance(self.box, str):
+            return self.box
         low, high = (torch.as_tensor(bound).to(images).reshape(-1, 1, 1) for bound in self.box)
         if len(low) not in (1, images.shape[1]) or len(high) not in (1, images.shape[1]):
             raise ValueError(f"box: got {self.box}; expected two numbers, or two tensors of {images.shape[1]} channels")

@@ -7,7 +7,7 @@ the caller's rule; here only what is undefined is refused (ValueError). Every dr
 by blocks of 16 MiB, whatever their number.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from math import comb, isfinite, sqrt
@@ -216,6 +216,26 @@ def paired_interval(a: ArrayLike, b: ArrayLike, clusters: Clusters = None, **opt
     """Interval of the mean of a − b, paired by image (values averaged over seeds); options as in `bootstrap`."""
     x, y = _pair(a, b)
     return bootstrap(x - y, clusters=clusters, **options)
+
+
+def reversal(
+    one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], interval: Callable[[np.ndarray], Estimate]
+) -> Estimate:
+    """By how much the leader under one condition is ahead there, and behind under another: the smaller of the two.
+
+    A leads under `one`, B is the best of the rest under `other`: the smaller of mean(A − B) under `one` and
+    mean(B − A) under `other`, with the smaller ends. "low above 0" is "which is first depends on the condition".
+
+    Args:
+        one: method -> scores, arrays of equal shape whose means are compared.
+        other: the same methods under the other condition, paired with `one` element by element.
+        interval: differences -> Estimate of their mean.
+    """
+    first = max(one, key=lambda name: float(one[name].mean()))
+    second = max((name for name in other if name != first), key=lambda name: float(other[name].mean()))
+    found = interval(one[first] - one[second]), interval(other[second] - other[first])
+    value, low, high = (min(getattr(each, end) for each in found) for end in ("value", "low", "high"))
+    return Estimate(value, found[0].n, low, high)
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike, clusters: Clusters = None, **options: Any) -> Estimate:

@@ -1,5 +1,6 @@
 """Tables of many maps: a row per map and image, and what they say about one map against the others."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -31,13 +32,14 @@ def faithfulness_table(
         options: of `faithfulness.insertion_deletion`: steps, baseline, normalization, …
 
     Returns:
-        Columns map, image, insertion, deletion, id_score, tied.
+        Columns map, image, insertion, deletion, id_score, tied (share of pixels that another equals), empty (the
+        score of the image that hides all: where insertion begins).
     """
     rows = []
     for name, values in maps.items():
         found = faithfulness.insertion_deletion(model, images, values.to(images.device), labels, **options)
         columns = {"insertion": found.insertion_auc, "deletion": found.deletion_auc, "id_score": found.id_score}
-        columns["tied"] = found.tied
+        columns |= {"tied": found.tied, "empty": found.insertion[:, 0]}
         columns = {column: numbers.double().cpu().numpy() for column, numbers in columns.items()}
         rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
     return pd.concat(rows, ignore_index=True)
@@ -126,6 +128,26 @@ def smallest_difference(table: pd.DataFrame, n: int) -> Estimate:
     if math.isnan(low):
         return Estimate(None, n, note=FEW)
     return Estimate(value, n, low, high)
+
+
+def reversals(
+    values: Mapping[str, Mapping[str, np.ndarray]], methods: Sequence[str], clusters: np.ndarray | None, seed: int
+) -> dict[str, Estimate]:
+    """`statistics.reversal` of some methods for each two conditions: "<one>_<other>.reversal" -> estimate.
+
+    Args:
+        values: condition -> map -> scores (N,).
+        methods: the maps that are compared.
+        clusters: of the images, or None; fewer than two: undefined.
+        seed: of the intervals.
+    """
+    interval, made = partial(estimates.mean, clusters=clusters, seed=seed), {}
+    for one, other in itertools.combinations(values, 2):
+        both = [{name: values[kind][name] for name in methods} for kind in (one, other)]
+        n = len(both[0][methods[0]])
+        few = (n if clusters is None else len(set(clusters))) < 2
+        made[f"{one}_{other}.reversal"] = Estimate(None, n, note=FEW) if few else statistics.reversal(*both, interval)
+    return made
 
 
 def largest_p(table: pd.DataFrame, n: int) -> Estimate:

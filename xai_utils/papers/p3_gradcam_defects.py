@@ -1,9 +1,11 @@
 """Paper 3: do Grad-CAM's maps lie on the defects, and do they tell right from wrong (claims P3.1 to P3.4)?"""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,9 +17,12 @@ from torch import Tensor, nn
 
 from xai_utils.data.imageset import SPLITS, ImageSet
 from xai_utils.data.store import resolve
+from xai_utils.explain.batches import in_batches
+from xai_utils.explain.explainer import Explainer
 from xai_utils.explain.gradcam import upsample
 from xai_utils.metrics import consistency, estimates, localization
 from xai_utils.metrics.statistics import Estimate
+from xai_utils.models.outputs import predict
 from xai_utils.models.resnet import resnet18
 from xai_utils.papers import shared
 from xai_utils.papers.shared import Explained
@@ -173,6 +178,102 @@ def start_from(model: nn.Module, path: str | Path) -> list[str]:
     return left
 
 
+# several networks, each of which judges the images that it never saw (arm patches) --------------------------------
+
+HELD_BACK = 9  # one in so many groups of a fold's training part is for validation
+
+
+def folds(images: ImageSet, count: int, seed: int) -> list[ImageSet]:
+    """The same images, split anew for each of `count` networks, so that each image is tested once.
+
+    Stratified by class, and no group is divided: `count` parts are tested in turn. Of the groups that are left, one in
+    `HELD_BACK` is for validation and the others for training.
+
+    Raises:
+        ValueError: fewer groups than `count` (scikit-learn's).
+    """
+    labels = images.labels.numpy()
+    groups = images.ids if images.groups is None else images.groups
+    found = []
+    for rest, tested in StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups):
+        parts = min(HELD_BACK, len(set(groups[rest])))
+        inner = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        _, held = next(inner.split(rest, labels[rest], groups[rest]))
+        split = np.full(len(labels), "train", dtype=images.split.dtype)
+        split[tested], split[rest[held]] = "test", "val"
+        found.append(replace(images, split=split))
+    return found
+
+
+def copies(model: nn.Module, count: int) -> list[nn.Module]:
+    """`count` networks of the same weights, the first of them `model` itself."""
+    return [model, *(copy.deepcopy(model) for _ in range(count - 1))]
+
+
+def judged(divided: Sequence[ImageSet]) -> tuple[ImageSet, np.ndarray]:
+    """The images that are tested in one of several splits, in their order, and in which, (N,) int."""
+    tested = np.stack([images.split == "test" for images in divided])
+    rows = np.flatnonzero(tested.any(0))
+    return divided[0].take(rows), tested[:, rows].argmax(0)
+
+
+def by_fold(
+    networks: Sequence[nn.Module], fold: np.ndarray, function: Callable[[nn.Module, np.ndarray], Tensor]
+) -> Tensor:
+    """What each image's own network says of it.
+
+    Args:
+        networks: one for each split of `folds`; a single one judges all images.
+        fold: (N,) which of them judges an image; each judges at least one.
+        function: `function(network, rows)` -> a tensor with a row for each of these row numbers.
+
+    Returns:
+        (N, …), in the order of the images.
+    """
+    found = [function(network, np.flatnonzero(fold == k)) for k, network in enumerate(networks) if (fold == k).any()]
+    whole = torch.cat(found)
+    ordered = torch.empty_like(whole)
+    ordered[torch.from_numpy(np.argsort(fold, kind="stable"))] = whole
+    return ordered
+
+
+def maps_by_fold(
+    networks: Sequence[nn.Module],
+    kind: Callable[[nn.Module], Explainer],
+    images: Tensor,
+    classes: Tensor,
+    fold: np.ndarray,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Maps (N, H, W) of images (N, C, H, W) for classes (N,), each by its own network's explainer, `kind(network)`."""
+
+    def explained(network: nn.Module, rows: np.ndarray) -> Tensor:
+        return in_batches(kind(network), images[rows], classes[rows], device=device)
+
+    return by_fold(networks, fold, explained)
+
+
+def validated(
+    networks: Sequence[nn.Module], divided: Sequence[ImageSet]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Which validation images each network is right about, their classes and groups (None: none), one after the other.
+
+    An image that is held back from several networks stands there as often.
+    """
+    parts = [images.subset("val") for images in divided]
+    said = [predict(network, val.images).argmax(1) for network, val in zip(networks, parts, strict=True)]
+    right = np.concatenate([(one == val.labels).numpy() for one, val in zip(said, parts)])
+    groups = None if parts[0].groups is None else np.concatenate([val.groups for val in parts])
+    return right, torch.cat([val.labels for val in parts]).numpy(), groups
+
+
+def references_by_fold(divided: Sequence[ImageSet], seed: int) -> dict[str, np.ndarray]:
+    """As `references`, each image by the rules that were fitted without its fold."""
+    found, (_, fold) = [references(images, seed) for images in divided], judged(divided)
+    order = np.argsort(np.argsort(fold, kind="stable"))
+    return {name: np.concatenate([one[name] for one in found])[order] for name in found[0]}
+
+
 # how the predictions came out -----------------------------------------------------------------------------------
 
 
@@ -273,6 +374,15 @@ def on_the_grid(maps: Tensor, masks: Tensor, grid: tuple[int, int]) -> pd.DataFr
     return pd.DataFrame({name: values.double().numpy() for name, values in found.items()})
 
 
+def centred(size: tuple[int, int], deviation: float = 1 / 6) -> Tensor:
+    """A map (H, W) that knows nothing but where the middle of a picture is: a Gaussian of `deviation` sides, at most 1.
+
+    Whoever places a patch around a defect puts the defect in its middle; so a map has to beat this one.
+    """
+    rows, columns = (((torch.arange(n) - (n - 1) / 2) / (deviation * n)).square() for n in size)
+    return torch.exp(-(rows[:, None] + columns) / 2)
+
+
 def error_auroc(scores: pd.DataFrame, wrong: np.ndarray, clusters: np.ndarray | None, seed: int) -> Estimate:
     """AUROC with which the agreement of map and mask (`SCORES`) tells wrong from right predictions (P3.4).
 
@@ -319,6 +429,56 @@ def suspicion(features: pd.DataFrame, wrong: np.ndarray, images: pd.DataFrame) -
     None if the validation images are all right, or all wrong: there is nothing to learn from.
     """
     return shared.logistic().fit(features, wrong).decision_function(images) if 0 < wrong.sum() < len(wrong) else None
+
+
+class Warned(NamedTuple):
+    """What the shape of a network's maps says of N images that it has not seen, without any mask."""
+
+    maps: Tensor  # (N, h, w), on the layer's own grid, for the predicted class
+    shape: pd.DataFrame  # `suspicious_features`, a row each
+    scores: dict[str, np.ndarray | None]  # (N,), high = suspicious; None: nothing to learn from
+    rank: Callable[[Explained], np.ndarray | None]  # the score "map" of other images
+
+
+def warned(model: nn.Module, layer: str, base: ImageSet, val: ImageSet, images: Tensor) -> Warned:
+    """Scores that warn of a wrong answer: map (features of its shape), confidence, both, and each feature alone.
+
+    Args:
+        model: a trained network.
+        layer: whose maps are looked at.
+        base: training images; of those that are classified rightly come the classes' mean maps.
+        val: validation images, whose right and wrong answers `suspicion` learns from.
+        images: (N, C, H, W), the images to be warned of.
+    """
+    explained = partial(shared.predict_and_explain, model, layer)
+    enlarge = partial(upsample, size=images.shape[2:])
+    seen, checked, tested = (explained(part) for part in (base.images, val.images, images))
+    means = consistency.class_means(seen.maps, base.labels, seen.predicted == base.labels, len(base.class_names))
+
+    def features(found: Explained) -> pd.DataFrame:
+        return suspicious_features(found, enlarge(found.maps), means)
+
+    known, shape, wrong = features(checked), features(tested), (checked.predicted != val.labels).numpy()
+    doubted = known.assign(doubt=checked.uncertainty), wrong, shape.assign(doubt=tested.uncertainty)
+    scores = {"map": suspicion(known, wrong, shape), "confidence": tested.uncertainty.numpy()}
+    scores |= {"both": suspicion(*doubted)} | {name: shape[name].to_numpy() for name in shape}
+    return Warned(tested.maps, shape, scores, lambda found: suspicion(known, wrong, features(found)))
+
+
+def warned_by_fold(networks: Sequence[nn.Module], layer: str, divided: Sequence[ImageSet]) -> Warned:
+    """As `warned`, each image by its own network; a score that one network could not learn is None for all."""
+    found = [
+        warned(network, layer, images.subset("train"), images.subset("val"), images.subset("test").images)
+        for network, images in zip(networks, divided, strict=True)
+    ]
+    order = np.argsort(np.argsort(judged(divided)[1], kind="stable"))
+    scores = {name: [one.scores[name] for one in found] for name in found[0].scores}
+    return Warned(
+        torch.cat([one.maps for one in found])[torch.from_numpy(order)],
+        pd.concat([one.shape for one in found]).iloc[order].reset_index(drop=True),
+        {n: None if any(one is None for one in got) else np.concatenate(got)[order] for n, got in scores.items()},
+        found[0].rank,
+    )
 
 
 def halves(images: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:

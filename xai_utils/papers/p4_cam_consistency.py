@@ -1,15 +1,17 @@
 """Paper 4: Grad-CAM consistency as a training loss, and the maps of right and wrong predictions (P4.1 to P4.5)."""
 
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from xai_utils.data.imageset import ImageSet
 from xai_utils.explain.gradcam import GradCAM, cam, features_and_gradients, upsample
-from xai_utils.metrics import consistency, localization, statistics
+from xai_utils.metrics import consistency, estimates, localization, statistics
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.models.resnet import resnet18
 from xai_utils.papers import shared
@@ -288,6 +290,71 @@ def _terms(loss: str, maps: Tensor, labels: Tensor, means: consistency.ClassMean
     return (distance + consistency.attention_spread(maps).mean()) / 2 if loss == "hybrid" else distance
 
 
+def guided_by_masks(train: ImageSet, val: ImageSet, weight: float) -> dict[str, Any]:
+    """Guidance by masks in place of the class mean, which the report does not try: what `training.fit` takes for it.
+
+    Returns:
+        loss (`mask_objective` with λ = `weight`), data and validation (images, labels and masks), augment.
+
+    Raises:
+        ValueError: images without masks.
+    """
+    for images in (train, val):
+        if images.masks is None:
+            raise ValueError(f"{images.name} has no masks to guide by; take images with masks, or another loss")
+    data, validation = (TensorDataset(part.images, part.labels, part.masks) for part in (train, val))
+    loss = partial(mask_objective, weight=weight)
+    return {"loss": loss, "data": data, "validation": validation, "augment": augment_with_masks}
+
+
+def augment_with_masks(
+    batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`augment` of images and labels, by the same random numbers; the masks (B, H, W) move with their images."""
+    images, labels, masks = batch
+    twin = torch.Generator().set_state(generator.get_state())
+    moved = shared.shifted(masks[:, None].to(images), twin, 0.06)[:, 0] > 0
+    return *augment((images, labels), generator), moved
+
+
+def energy_outside(maps: Tensor, masks: Tensor) -> Tensor:
+    """Energy loss: the share of a map's positive sum that lies outside the mask; the mean over the images with one.
+
+    1 minus the energy-based pointing game (Rao et al. 2023, "Studying how to efficiently and effectively guide models
+    with explanations"), differentiable. A cell counts as inside if the mask touches it: a small object does not vanish,
+    and 0 can be reached. A map without positive values has nothing inside: 1, with zero gradient.
+
+    Args:
+        maps: (N, h, w), on the layer's own grid.
+        masks: (N, H, W) bool; an image with an empty one has no term.
+
+    Returns:
+        A scalar between 0 and 1; 0 where no image has a mask.
+    """
+    inside = nn.functional.adaptive_max_pool2d(masks[:, None].to(maps), maps.shape[1:])[:, 0]
+    marked = inside.amax((1, 2))
+    outside = 1 - (consistency.normalised(maps.clamp(min=0), "sum") * inside).sum((1, 2))
+    return (outside * marked).sum() / marked.sum().clamp(min=1)
+
+
+def mask_objective(
+    model: Watched, batch: tuple[Tensor, Tensor, Tensor], _generator: torch.Generator | None = None, *, weight: float
+) -> dict[str, Tensor]:
+    """L_cls + λ `energy_outside` of a batch of images, true classes and masks, as `training.fit` takes it.
+
+    The maps are for the true class, as in `objective`; the class means of `model` are neither used nor updated.
+
+    Returns:
+        loss, cross_entropy, accuracy, and cam: the unweighted second term.
+    """
+    images, labels, masks = batch
+    found = features_and_gradients(model.network, model.layer, images, labels, torch.is_grad_enabled())
+    cross_entropy = nn.functional.cross_entropy(found.outputs.float(), labels)
+    term = energy_outside(cam(found.features, found.gradients, "gradcam"), masks)
+    accuracy = (found.outputs.argmax(1) == labels).float().mean()
+    return {"loss": cross_entropy + weight * term, "cross_entropy": cross_entropy, "accuracy": accuracy, "cam": term}
+
+
 def epochs_for(steps: int, n_images: int, batch_size: int) -> int:
     """Whole epochs that come nearest to `steps` batches, at least two: the first has no class means to compare with."""
     return max(2, round(steps / math.ceil(n_images / batch_size)))
@@ -414,3 +481,26 @@ def energy(maps: Tensor, masks: Tensor) -> tuple[np.ndarray, np.ndarray]:
     inside = localization.energy_inside(upsample(maps, masks.shape[1:]), masks).double().numpy()
     area = masks.double().mean((1, 2)).numpy()
     return np.where(np.isnan(inside), area, inside), area
+
+
+def moved_onto_object(
+    before: Judged, after: Judged, masks: Tensor | None, clusters: np.ndarray, seed: int
+) -> dict[str, Estimate]:
+    """Share of the map for the true class on the marked object: without the loss, with it, and gained (with − without).
+
+    Args:
+        before: what the network without the loss says of N images.
+        after: what the one trained with the loss says of the same.
+        masks: (N, H, W) bool or None; images with an empty mask are left out.
+        clusters: what images share (N,), drawn as a whole for the interval.
+        seed: of the bootstrap.
+
+    Returns:
+        inside_before, inside_after, inside_difference; not defined where no image has a mask.
+    """
+    marked = np.zeros(len(before.labels), bool) if masks is None else masks.any((1, 2)).numpy()
+    one, other = (
+        energy(found.true_maps[marked], masks[marked])[0] if marked.any() else np.zeros(0) for found in (before, after)
+    )
+    values = {"inside_before": one, "inside_after": other, "inside_difference": other - one}
+    return {name: estimates.mean(shares, clusters[marked], seed) for name, shares in values.items()}

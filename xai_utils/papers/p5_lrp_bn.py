@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,9 @@ from torch.nn import functional as F
 
 from xai_utils import plot
 from xai_utils.data.imageset import ImageSet, as_float
+from xai_utils.explain.baselines import IntegratedGradients, KernelShap, Lime
 from xai_utils.explain.components import c1c
+from xai_utils.explain.lrp import LRP
 from xai_utils.explain.lrp_bn import LRPBN
 from xai_utils.metrics import estimates
 from xai_utils.metrics.faithfulness import Faithfulness
@@ -250,7 +253,7 @@ def faithfulness(
         ties: how equal pixels are ordered, of `insertion_deletion`.
 
     Returns:
-        A row per map, C1C (False, True) and image: map, c1c, image, insertion, deletion, id_score, tied.
+        A row per map, C1C (False, True) and image: map, c1c, image, insertion, deletion, id_score, tied, empty.
     """
     rows = []
     for name, values in maps.items():
@@ -262,6 +265,96 @@ def faithfulness(
             table.insert(1, "c1c", chosen)
             rows.append(table)
     return pd.concat(rows, ignore_index=True)
+
+
+def in_every_order(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    maps: Mapping[str, Tensor],
+    scale: Scale,
+    *,
+    steps: int = 14,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Table 2 under each order of equal pixels and each image that hides: what part of a score do these two decide?
+
+    Args:
+        model: whose probabilities are followed.
+        images: (N, C, H, W), scaled, on the model's device.
+        labels: (N,), the true ones.
+        maps: name -> (N, H, W).
+        scale: of the images.
+        steps: of the curves.
+        seed: of the random order.
+
+    Returns:
+        A row per image that hides (`baseline`: zero, black, blur), order (`ties`: reading, random, together), map and
+        image: insertion, deletion, id_score, tied, empty. A map without equal pixels is scored once for all orders.
+    """
+    rows = []
+    for baseline in ("zero", "black", "blur"):
+        score = partial(faithfulness_table, model, steps=steps, baseline=baseline, normalization=scale)
+        read = score(images, labels, maps)
+        rows.append(read.assign(baseline=baseline, ties="reading"))
+        for ties in ("random", "together"):
+            found = read.copy()
+            for name, part in read[read["tied"] > 0].groupby("map", sort=False):
+                some = torch.tensor(part["image"].to_numpy())
+                again = score(images[some], labels[some], {name: maps[name][some]}, ties=ties, seed=seed)
+                found.loc[part.index] = again.assign(image=part["image"].to_numpy()).set_axis(part.index)
+            rows.append(found.assign(baseline=baseline, ties=ties))
+    return pd.concat(rows, ignore_index=True)
+
+
+def variants(abn_model: nn.Module, gamma: float, seed: int) -> dict[str, Any]:
+    """Explainers of the ABN beside LRP-BN: LIME, Kernel SHAP, integrated gradients, and LRP-BN with one thing changed.
+
+    "gate open" and another θ change the network, too, which was not trained that way.
+    """
+    samples, bn = {"segments": 8, "seed": seed, "n_samples": 200}, partial(LRPBN, abn_model)
+    found = {
+        "LIME": Lime(abn_model, **samples),
+        "Kernel SHAP": KernelShap(abn_model, **samples),
+        "Integrated gradients": IntegratedGradients(abn_model),
+        "skip |main| : |skip|": bn(skip="magnitude"),
+        "skip none": bn(skip="none"),
+        "$R_{AB}$ alone": bn(skip=gamma, branches="attention"),
+        "$R_{PB}$ alone": bn(skip=gamma, branches="perception"),
+        "without α′": bn(skip=gamma, multiply=False),
+        "gate open": LRPBN(without_gate(abn_model), skip=gamma),
+        "both from PB": bn(skip=gamma, seeds="perception"),
+        "two components": bn(skip=gamma, c1c={"keep": 2}),
+    }
+    return found | {f"θ = {theta}": LRPBN(with_theta(abn_model, theta), skip=gamma) for theta in (0.5, 0.8)}
+
+
+def open_choices(abn_model: nn.Module, plain: nn.Module, gamma: float, scale: Scale) -> dict[str, dict[str, Any]]:
+    """What the paper leaves open, choice by choice: LRP of the plain network and LRP-BN of the ABN with it.
+
+    The first layer: z^B, whose box is black and white after scaling, or an image of ones. C1C's cells: 14 or 56 a side
+    instead of 28 (LRP has none, and stays).
+    """
+    mean, std = (torch.tensor(part) for part in scale)
+    first = {"z^B in the first layer": (-mean / std, (1 - mean) / std), "ones in the first layer": "ones"}
+    lrp = partial(LRP, plain, skip="none", start="probability")
+    found = {
+        name: {"LRP": lrp(box=box), "LRP-BN": LRPBN(abn_model, skip=gamma, box=box)} for name, box in first.items()
+    }
+    cells = {f"{k} cells of C1C": LRPBN(abn_model, skip=gamma, c1c={"size": k}) for k in (14, 56)}
+    return found | {name: {"LRP": lrp(), "LRP-BN": explainer} for name, explainer in cells.items()}
+
+
+def highest(maps: Tensor, share: float = 0.2) -> Tensor:
+    """Maps (N, H, W) with all but their highest values set to 0: the filter of a later routine of the authors'.
+
+    Args:
+        maps: of any sign.
+        share: of the pixels, in (0, 1]; those equal to the last one that is kept stay, too.
+    """
+    k = max(1, round(share * maps[0].numel()))
+    last = maps.flatten(1).topk(k, dim=1).values[:, -1]
+    return maps.where(maps >= last[:, None, None], 0)
 
 
 def metric_key(name: str) -> str:

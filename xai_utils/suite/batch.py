@@ -98,13 +98,14 @@ def _all_reasoned(jobs: Sequence[Job], root: Path) -> list[Job]:
     """`reasoned` for the seeds of one arm, whose parameters are read once."""
     found: list[Job] = []
     first = functools.cache(lambda: lowest((results_root() / jobs[0].key).parent))
+    known: dict[Any, list[str]] = {}
     try:
         expected = parameters.planned(jobs[0].paper, jobs[0].profile, jobs[0].arm, root)
     except UNREADABLE as error:
         return [job._replace(reason=_cannot_be_read(error)) for job in jobs]
     for job in jobs:
         try:
-            found.append(job._replace(reason=_reason(job, expected, root, first)))
+            found.append(job._replace(reason=_reason(job, expected, root, first, known)))
         except UNREADABLE as error:
             found.append(job._replace(reason=_cannot_be_read(error)))
     return found
@@ -118,8 +119,10 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\s,]+", text)
 
 
-def _reason(run: Job, expected: Mapping[str, Any], root: Path, first: Callable[[], Path | None]) -> str:
-    """Why the run has to be done; "" if its record is current."""
+def _reason(
+    run: Job, expected: Mapping[str, Any], root: Path, first: Callable[[], Path | None], known: dict[Any, list[str]]
+) -> str:
+    """Why the run has to be done; "" if its record is current. `known`: of `stale`, and of `_other_data`."""
     path = results_root() / run.key / "record.json"
     if (path.parent / "notebook.failed.ipynb").is_file():
         return "its last run failed"
@@ -134,7 +137,7 @@ def _reason(run: Job, expected: Mapping[str, Any], root: Path, first: Callable[[
     wanted = dict(expected) | {"seed": run.seed, "device": record.parameters.get("device")}
     if other := sorted(n for n in wanted if not _equal(record.values.get(n), published(wanted[n]))):
         return f"made with other parameters: {', '.join(other)}"
-    if changed := stale(record, root) + _other_data(record, root):
+    if changed := stale(record, root, known) + _other_data(record, root, known):
         if wrong := unreadable(record.provenance.modules.keys() & {*changed}, root):
             raise ValueError("; ".join(wrong))
         return f"changed since: {', '.join(changed)}"
@@ -160,10 +163,12 @@ def _equal(one: Any, two: Any) -> bool:
     return one == two
 
 
-def _other_data(record: Record, root: Path) -> list[str]:
+def _other_data(record: Record, root: Path, known: dict[Any, list[str]]) -> list[str]:
     """Data sets of the registry that had another checksum when the record was made; own folders are not compared."""
-    used = [source for source in record.provenance.data if source.variant != "own"]
-    return [f"data set {source.name}" for source in used if not store.same_content(source.name, source.sha256, root)]
+    used = tuple((source.name, source.sha256) for source in record.provenance.data if source.variant != "own")
+    if used not in known:
+        known[used] = [f"data set {name}" for name, sha256 in used if not store.same_content(name, sha256, root)]
+    return known[used]
 
 
 def summary(jobs: Sequence[Job], logs: Path) -> str:

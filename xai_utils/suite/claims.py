@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from xai_utils.data.store import repository_root
 from xai_utils.metrics.statistics import Estimate
+from xai_utils.suite.paired import Paired, Reversal
+from xai_utils.suite.parameters import OWN
 from xai_utils.suite.rules import Competence, Learned, MissingMetric, Rule, Verdict
 from xai_utils.suite.strict import Strict
 
@@ -75,6 +77,7 @@ class Paper(Strict):
     citation: str
     headlines: list[Headline] = Field(default_factory=list)
     competence: list[Competence] = Field(default_factory=list)
+    pooled: list[Paired | Reversal] = Field(default_factory=list)
     values: list[Value]
     claims: dict[str, Claim]
     extensions: dict[str, Claim] = Field(default_factory=dict)
@@ -83,6 +86,11 @@ class Paper(Strict):
     def judged(self) -> dict[str, Claim]:
         """Claims, then extensions."""
         return {**self.claims, **self.extensions}
+
+    def kept_for(self, arm: str, seed: int) -> str:
+        """The claim whose rule keeps the run of this arm and seed for itself; "" for a run that everything looks at."""
+        arm = arm.removesuffix(OWN)
+        return next((name for name, entry in self.judged.items() if entry.rule.keeps(arm, seed)), "")
 
     def reported(self, claim: str) -> list[Value]:
         """The paper's own numbers for a claim, in the file's order."""
@@ -150,7 +158,7 @@ class Reported(Strict):
                 owned = [".".join(metric.split(".")[:2]) for metric in entry.rule.metrics()]
                 if unknown := set(owned) - set(paper.judged):
                     raise ValueError(f"claim {claim}: a metric of {min(unknown)}, which is no claim of {stem}")
-                if owned and claim not in owned:
+                if owned and claim not in owned and claim in paper.claims:  # ours may read a paper's metric anew
                     raise ValueError(f"claim {claim}: none of its metrics begins with {claim}.")
         return self
 

@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 
 from xai_utils.data.store import repository_root
 from xai_utils.suite import claims, report, wording
-from xai_utils.suite.over_seeds import OverSeeds, aggregate
+from xai_utils.suite.over_seeds import OverSeeds
+from xai_utils.suite.pooled import over_seeds
 from xai_utils.suite.record import Record, stale
 from xai_utils.suite.strict import Strict, checked
 
@@ -146,14 +147,21 @@ class Source:
         """results/reported.yaml of the same checkout."""
         return claims.load(self.root / "results" / "reported.yaml")
 
-    def records(self, paper: str, arm: str) -> list[Record]:
-        """The records of one arm, by seed; none: an empty list."""
-        return self._groups.get(f"{paper}@{arm}", [])
+    def records(self, paper: str, arm: str, claim: str = "") -> list[Record]:
+        """The records of one arm, by seed; none: an empty list.
+
+        Without those that a rule keeps for itself; if `claim` is the one that it judges, these alone.
+        """
+        known, group = self.reported.papers[paper], self._groups.get(f"{paper}@{arm}", [])
+        entry = known.judged.get(claim)
+        kept = claim if entry and entry.rule.seeds else ""
+        return [record for record in group if known.kept_for(record.arm, record.seed) == kept]
 
     def metrics(self, paper: str, arm: str) -> dict[str, OverSeeds]:
         """The metrics of one arm over its seeds."""
         if (paper, arm) not in self._over_seeds:
-            self._over_seeds[paper, arm] = aggregate(self.records(paper, arm))
+            everything = self._groups.get(f"{paper}@{arm}", [])
+            self._over_seeds[paper, arm] = over_seeds(self.reported.papers[paper], everything, self.root / "results")
         return self._over_seeds[paper, arm]
 
     def paper_of(self, claim: str) -> str:
@@ -192,7 +200,7 @@ def not_current(where: str, entry: Finding | Summary, paper: str, source: Source
     )
     lines = []
     for arm in arms:
-        records = source.records(paper, arm)
+        records = source.records(paper, arm, where)
         if arm != "paper" and not records:
             lines.append(f"there is no standard record of arm {arm}")
         elif changed := sorted({name for record in records for name in stale(record, source.root)}):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from xai_utils.metrics.statistics import Estimate, mean_std, paired_t
@@ -57,9 +57,13 @@ def _words(metric: str) -> set[str]:
 
 @dataclass(frozen=True)
 class OverSeeds(Estimate):
-    """A metric over seeds: `value` is the mean of the runs, `n` counts them, `std` is their standard deviation."""
+    """A metric over seeds: `value` is the mean of the runs, `n` counts them, `std` is their standard deviation.
+
+    `values` are those of the runs, by seed: a mean may hide that one of them is far off.
+    """
 
     std: float | None = None
+    values: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 def aggregate(records: Sequence[Record]) -> dict[str, OverSeeds]:
@@ -89,5 +93,5 @@ def aggregate(records: Sequence[Record]) -> dict[str, OverSeeds]:
             if both:
                 ends[end] = float(within(wider(both), bound))
         spread = mean_std(values)
-        merged[name] = OverSeeds(spread.mean, len(found), **ends, unit=first.unit, std=spread.std)
+        merged[name] = OverSeeds(spread.mean, len(found), **ends, unit=first.unit, std=spread.std, values=tuple(values))
     return merged

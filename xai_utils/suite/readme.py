@@ -87,7 +87,7 @@ def _headline(
     paper: claims.Paper, entry: claims.Headline, records: Sequence[Record], verdicts: dict[tuple[str, str], str]
 ) -> str:
     """One headline number, the paper's beside ours; "" if it was not measured."""
-    found = [record for record in records if record.arm == entry.arm]
+    found = report.common([record for record in records if record.arm == entry.arm])
     ours = over_seeds.aggregate(found).get(entry.metric)
     if not ours:
         return ""

@@ -221,7 +221,7 @@ def same_result(a: Record, b: Record) -> list[str]:
     return differences(*(record.model_dump(exclude={"provenance"}) for record in (a, b)), "")
 
 
-def stale(record: Record, root: Path | None = None) -> list[str]:
+def stale(record: Record, root: Path | None = None, known: dict[Any, list[str]] | None = None) -> list[str]:
     """Names of the modules, notebook, profile and settings of the arm that have changed or gone since `record`.
 
     What results/equivalent.yaml leads to today's files has not changed. A rule that needs a metric which the record
@@ -230,22 +230,36 @@ def stale(record: Record, root: Path | None = None) -> list[str]:
     Args:
         record: from `load_record`.
         root: the checkout to compare with; default: this package and the repository.
+        known: answers so far, of records that are compared at one moment: thousands of seeds differ in nothing that
+            counts here, and are looked at once.
     """
+    if known is None:
+        return _stale(record, root)
+    values = {name: value for name, value in record.parameters.items() if name != "seed"}
+    key = (record.paper, record.profile, record.arm, record.schema_version, tuple(record.overrides))
+    key += (json.dumps([values, record.settings], sort_keys=True), frozenset(record.metrics))
+    key += (frozenset(record.provenance.modules.items()), root)
+    if key not in known:
+        known[key] = _stale(record, root)
+    return known[key]
+
+
+def _stale(record: Record, root: Path | None) -> list[str]:
     changed = chain.changed(record.provenance.modules, root)
     root = root or repository_root()
     changed += [f"results/reported.yaml ({text})" for text in _lacking(record, root)]
     place = f"notebooks/parameters/{record.paper}.yaml"
     arm = record.arm.removesuffix(OWN)
     try:
-        known = parameters.schema(record.paper, root)
+        schema = parameters.schema(record.paper, root)
     except FileNotFoundError:
         return changed + [place] * bool(record.settings)
     except ValueError:
         return [*changed, f"{place} (not valid)"]
     if record.schema_version == 1:  # all that the arm set stood in `settings`
-        same = record.settings == known.arms.get(arm, {})
+        same = record.settings == schema.arms.get(arm, {})
     else:
-        same = record.settings == known.settings(arm) and (not known.arms or arm in known.arms)
+        same = record.settings == schema.settings(arm) and (not schema.arms or arm in schema.arms)
         if f"notebooks/profiles/{record.profile}/{record.paper}.yaml" not in changed:  # else it is named already
             made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
             same = same and not _differs(record.paper, record.profile, arm, made_with, root)

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import pandas as pd
 from xai_utils.data.store import repository_root, resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
-from xai_utils.suite.over_seeds import OverSeeds, aggregate
+from xai_utils.suite.over_seeds import OverSeeds
+from xai_utils.suite.pooled import open_to_all, over_seeds
 from xai_utils.suite.record import Record, load_record, records_below, results_root, stale, unreadable
 from xai_utils.suite.rules import VERDICTS, with_reason
 from xai_utils.suite.strict import in_one_line, said
@@ -73,6 +75,12 @@ def load(results: Folder = None, profile: str | None = None) -> list[Record]:
     return records
 
 
+def common(records: Sequence[Record]) -> list[Record]:
+    """Records without the seeds that a rule keeps for itself (`rules.Rule`): what means, tables and figures look at."""
+    papers = claims.load().papers
+    return [r for r in records if r.paper not in papers or open_to_all(papers[r.paper], [r])]
+
+
 def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
     """Every run of a profile: paper, arm, seed, data, commit, how it stands, minutes, and a column per verdict.
 
@@ -92,7 +100,8 @@ def profile_table(profile: str, results: Folder = None) -> pd.DataFrame:
 def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", results: Folder = None) -> pd.DataFrame:
     """Metrics of one arm (None: the paper's first) over its seeds: the columns of `over_seeds.aggregate`."""
     arm = arm or parameters.arms(paper)[0]
-    table = aggregate([r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)])
+    own = [r for r in load(results, profile) if (r.paper, r.arm) == (paper, arm)]
+    table = over_seeds(claims.load().papers[paper], own, resolve(results or results_root()))
     columns = ["value", "std", "n", "low", "high", "unit"]
     rows = {name: [getattr(found, column) for column in columns] for name, found in table.items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -114,7 +123,15 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     for side, records in enumerate((standard, other)):
         for record in records:
             groups.setdefault((side, record.paper, record.arm), []).append(record)
-    seeds = {key: _Seeds(records) for key, records in groups.items()}
+    trees = [resolve(results or (results_root() if own else root / "results")), resolve(results or results_root())]
+    papers = claims.load().papers
+    seeds: dict[tuple[int, str, str], _Seeds] = {}
+    for key, records in groups.items():
+        twin = seeds.get((0, *key[1:]))  # the same runs, where the profile asked for is standard
+        if twin is not None and all(a is b for a, b in zip_longest(twin.records, records)):
+            seeds[key] = twin
+        elif key[1] in papers:
+            seeds[key] = _Seeds(papers[key[1]], records, trees[key[0]])
     fields = ("value", "n", "verdict", "reason", "evidence", "scale", "commit", "stale")
     columns = ["paper", "claim", "arm", "kind", "statement", "reported"]
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
@@ -135,24 +152,29 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
 class _Seeds:
     """The records of one arm, and what every claim asks of them."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records, self.metrics = records, aggregate(records)
-        self.stale = ", ".join(sorted({name for record in records for name in stale(record)}))
+    def __init__(self, paper: claims.Paper, records: Sequence[Record], results: Path) -> None:
+        self.records, self.metrics = records, over_seeds(paper, records, results)
+        self.known: dict[Any, list[str]] = {}  # of `stale`
+        self.kept: dict[str, list[Record]] = {}  # claim → the runs that are kept for it; "": those of all others
+        for record in records:
+            self.kept.setdefault(paper.kept_for(record.arm, record.seed), []).append(record)
 
 
 def _judge(paper: claims.Paper, claim: str, seeds: _Seeds | None) -> list[Any]:
     """One claim over the seeds of one arm: the fields of `suite_table`."""
-    if not seeds:
+    records = seeds.kept.get(claim if paper.judged[claim].rule.seeds else "") if seeds else None
+    if not records:
         return ["", 0, "no record", "", "", "", "", ""]
-    records, metrics, first = seeds.records, seeds.metrics, seeds.records[0]
+    metrics, subject = seeds.metrics, records[0].subject | {"together": True}
+    changed = ", ".join(sorted({name for record in records for name in stale(record, known=seeds.known)}))
     try:
-        judged = paper.judge(claim, metrics, first.subject)
+        judged = paper.judge(claim, metrics, subject)
         told = [judged.verdict, judged.reason, judged.evidence]
     except claims.MissingMetric as error:  # records older than the rule
         told = ["no record", "", f"recorded before this rule: {error}"]
-    scale = f"{first.subject['dataset']}, {len(records)} seed{'s' * (len(records) > 1)}"
-    value = _measured(paper.judged[claim].rule, metrics, first.subject)
-    return [value, len(records), *told, scale, _commit(records), seeds.stale]
+    scale = f"{subject['dataset']}, {len(records)} seed{'s' * (len(records) > 1)}"
+    value = _measured(paper.judged[claim].rule, metrics, subject)
+    return [value, len(records), *told, scale, _commit(records), changed]
 
 
 def _commit(records: Sequence[Record]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -74,7 +75,8 @@ class Condition(Strict):
 
     `difference` names the metric that is this difference, measured pair by pair; its interval is then the one that
     counts. `necessary`: without it there is no pass. `by_construction`: nearly true whatever the model does, so it is
-    shown and never counts.
+    shown and never counts. `by_seed`: over seeds it holds if it holds in every seed and fails if it fails in the median
+    one, so that one large value cannot hide a small one in the mean.
     """
 
     metric: str = Field(pattern=_METRIC)
@@ -86,6 +88,7 @@ class Condition(Strict):
     tolerance: float | None = Field(default=None, gt=0)
     necessary: bool = False
     by_construction: bool = False
+    by_seed: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> Condition:
@@ -97,6 +100,8 @@ class Condition(Strict):
             raise ValueError(f"{self.metric}: `tolerance` goes with `test: within` alone")
         if self.necessary and self.by_construction:
             raise ValueError(f"{self.metric}: what holds by construction is no necessary condition")
+        if self.by_seed and (self.bound is None or self.test == "within"):
+            raise ValueError(f"{self.metric}: `by_seed` goes with one `bound` and an order, such as at_least")
         return self
 
     def metrics(self) -> list[str]:
@@ -111,6 +116,9 @@ class Condition(Strict):
         """
         if undefined := [name for name in self.metrics() if metrics[name].value is None]:
             return Outcome(text=f"{undefined[0]} is not defined: open", holds=None, defined=False)
+        values = getattr(metrics[self.metric], "values", ())
+        if self.by_seed and values:
+            return self._each(values)
         name, right = self.metric, self.bound
         value, low, high = _span(metrics[self.metric])
         if self.difference:
@@ -128,6 +136,15 @@ class Condition(Strict):
         spread = f" ± {self.tolerance:g}" if self.test == "within" else ""
         aside = " (by construction)" if self.by_construction else ""
         return Outcome(text=f"{name} {shown} {sign} {bound}{spread}: {_STATES[holds]}{aside}", holds=holds)
+
+    def _each(self, values: Sequence[float]) -> Outcome:
+        """The condition seed by seed: all of them hold, or the median one fails, or neither."""
+        sign, compare = _TESTS[self.test]
+        worst = (min if self.test in ("at_least", "above") else max)(values)
+        middle = statistics.median(values)
+        holds = True if compare(worst, self.bound) else None if compare(middle, self.bound) else False
+        shown = f"{middle:.6g} in the median seed, {worst:.6g} in the worst"
+        return Outcome(text=f"{self.metric} {shown} {sign} {self.bound:g}: {_STATES[holds]}", holds=holds)
 
     def _state(self, least: float, most: float, right: float) -> bool | None:
         _, compare = _TESTS[self.test]
@@ -222,10 +239,15 @@ class Competence(Strict):
 
 
 class Rule(Strict):
-    """When a claim counts as reproduced. Either `never`, or `conditions`."""
+    """When a claim counts as reproduced. Either `never`, or `conditions`.
+
+    `seeds`, the first and the last one, are kept for this rule: it judges these runs together, by metrics that are
+    computed from all of them (`pooled`), and no other rule, table or figure looks at them.
+    """
 
     arms: list[str] = Field(default=["main"], min_length=1)
     data: list[str] | None = Field(default=None, min_length=1)
+    seeds: list[int] | None = Field(default=None, min_length=2, max_length=2)
     needs: list[Need] = Field(default_factory=list)
     comparable: dict[str, list[str | int | float | bool]] = Field(default_factory=dict)
     conditions: list[Condition] = Field(default_factory=list)
@@ -241,6 +263,8 @@ class Rule(Strict):
             raise ValueError("a rule has either `conditions` or `never`, and not both")
         if self.never and not self.model_fields_set <= {"never", "because", "arms", "data"}:
             raise ValueError("a rule with `never` takes `because`, `arms` and `data` only")
+        if self.seeds and not 0 <= self.seeds[0] <= self.seeds[1]:
+            raise ValueError(f"seeds {self.seeds}: expected the first and the last one, such as [100, 119]")
         if bool(self.never or self.at_most) != bool(self.because):
             raise ValueError("`because` gives the reason for `never` or `at_most`: it goes with them, always")
         if self.conditions and not self.partly_at <= self.enough <= len(self._counted):
@@ -265,6 +289,10 @@ class Rule(Strict):
         read += [name for condition in self.conditions for name in condition.metrics()]
         return list(dict.fromkeys(read))
 
+    def keeps(self, arm: str, seed: int) -> bool:
+        """Whether a run of this arm and seed is kept for this rule."""
+        return bool(self.seeds) and arm in self.arms and self.seeds[0] <= seed <= self.seeds[1]
+
     def not_applicable(self, parameters: Mapping[str, Any]) -> str:
         """Why this rule does not judge a run of these parameters at all, in words; empty if it does."""
         arm = parameters.get("arm", "main")
@@ -272,6 +300,8 @@ class Rule(Strict):
             return f"belongs to arm {' or '.join(self.arms)}, not {arm}"
         if self.data and parameters.get("dataset") not in self.data:
             return f"is about {' or '.join(self.data)}, not {parameters.get('dataset')}"
+        if self.seeds and not parameters.get("together"):
+            return f"is judged over the seeds {self.seeds[0]} to {self.seeds[1]} together, not by one run"
         return ""
 
     def judges(self, parameters: Mapping[str, Any]) -> bool:
@@ -294,7 +324,8 @@ class Rule(Strict):
         Args:
             kind: of the claim; a `value` is compared only where `comparable` allows it.
             metrics: id → estimate.
-            parameters: of the run (`arm`, by default "main", `profile`, `dataset`, `own`, …).
+            parameters: of the run (`arm`, by default "main", `profile`, `dataset`, `own`, …; `together`: the metrics
+                are of several seeds).
             gates: what the network of such a run must have reached, for a claim about what it looks at.
 
         Raises:

@@ -118,7 +118,7 @@ def finding(
 
 
 def _rests_on(claim: str, entry: findings.Finding, paper: str, language: Language, source: Source) -> str:
-    records = source.records(paper, entry.arm)
+    records = source.records(paper, entry.arm, claim)
     verdict = _standard_verdict(claim, entry.arm, paper, source)
     told = VERDICTS_JA.get(verdict, verdict) if language == "ja" else verdict
     data = records[0].subject["dataset"].replace("_", " ")
@@ -126,7 +126,7 @@ def _rests_on(claim: str, entry: findings.Finding, paper: str, language: Languag
 
 
 def _standard_verdict(claim: str, arm: str, paper: str, source: Source) -> str:
-    subject = source.records(paper, arm)[0].subject
+    subject = source.records(paper, arm, claim)[0].subject | {"together": True}
     return source.reported.papers[paper].judge(claim, source.metrics(paper, arm), subject).verdict
 
 
@@ -221,7 +221,7 @@ def _row(
     if entry is None or findings.not_current(name, entry, paper, source):
         return (words, paper_says, this_run, "no current record", verdict, "—")
     over = source.metrics(paper, entry.arm).get(number.metric) if number else None
-    records = source.records(paper, entry.arm)
+    records = source.records(paper, entry.arm, name)
     rests = f"({records[0].subject['dataset'].replace('_', ' ')}, {len(records)} seeds)"
     standard = wording.minus(report.number(over.value, over.std, over.unit)) if over else "—"
     told = _standard_verdict(name, entry.arm, paper, source)

@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +18,14 @@ import numpy as np
 from xai_utils.data.store import resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import claims
+from xai_utils.suite.arrays import Arrays, load_arrays
 from xai_utils.suite.record import Record, results_root
 from xai_utils.suite.report import Folder, scan
 from xai_utils.suite.rules import MissingMetric
 from xai_utils.suite.strict import in_one_line, said
 
-Arrays = Mapping[str, np.ndarray]
 FROM_ARRAYS: dict[str, dict[str, Callable[[Arrays], float]]] = {}  # paper → metric → its value from "file.array"
 CLOSE = 1e-6  # relative: the arrays hold what the metrics were computed from in float32
-LARGEST = 10**9  # bytes that a file of arrays may unpack to
 
 
 class Found(NamedTuple):
@@ -55,7 +51,7 @@ def verify(records: Sequence[Record], results: Folder = None) -> Found:
             verdicts += 1
             if text := _judged_anew(record, name, paper):
                 wrong.append(f"{key}: claim {name}: {text}")
-        arrays = _arrays(root / key, record.arrays)
+        arrays = load_arrays(root / key, record.arrays)
         for name, compute in FROM_ARRAYS.get(record.paper, {}).items():
             if name in record.metrics and (text := _computed_anew(record, name, compute, arrays)) is not None:
                 metrics += 1
@@ -92,21 +88,6 @@ def _computed_anew(record: Record, name: str, compute: Callable[[Arrays], float]
         return None
     close = math.isclose(there, value, rel_tol=CLOSE, abs_tol=1e-9)
     return "" if close else f"recorded as {there:.7g}, the arrays give {value:.7g}"
-
-
-def _arrays(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    found = {}
-    for name in names:
-        path = folder / f"{name}.npz"
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
-                    raise ValueError(f"it unpacks to {size} bytes, more than {LARGEST}")
-            with np.load(path, allow_pickle=False) as stored:
-                found |= {f"{name}.{key}": stored[key] for key in stored.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path} cannot be read: {error}; run the notebook again") from error
-    return found
 
 
 # what follows from the arrays --------------------------------------------------------------------------------------

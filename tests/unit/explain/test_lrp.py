@@ -612,6 +612,35 @@ def test_boxes():
         LRP(flat, box=(0, 1)).attribute(x, 1)
 
 
+def test_a_first_layer_that_sees_ones_depends_on_the_weights_alone():
+    """R_i = Σ_j ReLU(w_ij) / Σ_k ReLU(w_kj) R_j in the first layer, padding being no pixel; z⁺ behind it."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2)).double().eval()
+    x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
+    found = LRP(model, box="ones", start="one").attribute(x, 1)
+    weight, positive = model[0].weight.detach().clamp(min=0), model[3].weight.detach()[1].clamp(min=0)
+    for n in range(2):
+        share = positive * model[:3](x[n : n + 1])[0].detach()
+        seed = (share / share.sum()).reshape(3, 3, 3)
+        expected = torch.zeros(5, 5, dtype=torch.float64)
+        for j in range(3):
+            for row in range(3):
+                for column in range(3):
+                    cells = [
+                        (c, 2 * row + a - 1, 2 * column + b - 1, weight[j, c, a, b])
+                        for c in range(2)
+                        for a in range(3)
+                        for b in range(3)
+                        if 0 <= 2 * row + a - 1 < 5 and 0 <= 2 * column + b - 1 < 5
+                    ]
+                    total = sum(w for *_, w in cells)
+                    for _, y, z, w in cells:
+                        expected[y, z] += w / total * seed[j, row, column]
+        torch.testing.assert_close(found[n], expected, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match=r"box: got 'one'.*\"ones\""):
+        LRP(model, box="one")
+
+
 def test_images_that_the_score_does_not_depend_on():
     class Alone(nn.Module):
         def __init__(self):

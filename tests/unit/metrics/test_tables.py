@@ -49,7 +49,7 @@ def crowd():
 def test_faithfulness_is_insertion_and_deletion_map_by_map(crowd, options):
     model, images, labels, maps = crowd
     found = tables.faithfulness_table(model, images, labels, maps, **options)
-    assert list(found) == ["map", "image", "insertion", "deletion", "id_score", "tied"]
+    assert list(found) == ["map", "image", "insertion", "deletion", "id_score", "tied", "empty"]
     expected = [(name, image) for name in maps for image in range(3)]
     assert list(found[["map", "image"]].itertuples(index=False, name=None)) == expected
     assert found.index.tolist() == list(range(9))
@@ -58,6 +58,7 @@ def test_faithfulness_is_insertion_and_deletion_map_by_map(crowd, options):
         insertion, deletion = one.insertion_auc.item(), one.deletion_auc.item()
         scores = [row[column] for column in ("insertion", "deletion", "id_score")]
         assert scores == pytest.approx([insertion, deletion, insertion - deletion], abs=1e-6)
+        assert row["empty"] == pytest.approx(one.deletion[0, -1].item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(("baseline", "hidden"), [("zero", (0, 0)), ("black", (-2.5, -2.5))])
@@ -307,3 +308,19 @@ def test_the_largest_difference_is_with_intervals_for_four_tries():
     assert found.n == 40
     assert tables.largest_difference(values, "LRP-BN", np.zeros(40), SEED, METHODS).value is None
     assert tables.largest_difference(values, "Grad-CAM", segments, SEED, METHODS).high < 0  # the lowest is above none
+
+
+def test_reversals_of_each_two_conditions_by_hand():
+    values = {
+        "zero": {"a": np.array([0.9, 0.7, 0.8]), "b": np.array([0.5, 0.6, 0.7]), "blind": np.array([2.0, 2.0, 2.0])},
+        "black": {"a": np.array([0.1, 0.2, 0.1]), "b": np.array([0.3, 0.2, 0.4]), "blind": np.array([2.0, 2.0, 2.0])},
+        "blur": {"a": np.array([0.6, 0.6, 0.6]), "b": np.array([0.5, 0.4, 0.5]), "blind": np.array([0.0, 0.0, 0.0])},
+    }
+    found = tables.reversals(values, ("a", "b"), None, seed=0)
+    assert list(found) == ["zero_black.reversal", "zero_blur.reversal", "black_blur.reversal"]
+    assert found["zero_black.reversal"].value == pytest.approx(0.5 / 3)  # a ahead by 0.6 / 3, then behind by 0.5 / 3
+    assert found["zero_blur.reversal"].value == pytest.approx(-0.4 / 3)  # a leads both times
+    assert found["black_blur.reversal"].value == pytest.approx(0.4 / 3)
+    assert found["zero_black.reversal"].low == pytest.approx(0.0)  # one image may be drawn three times
+    one = tables.reversals(values, ("a", "b"), np.array(["s", "s", "s"]), seed=0)
+    assert {(estimate.value, estimate.note) for estimate in one.values()} == {(None, tables.FEW)}

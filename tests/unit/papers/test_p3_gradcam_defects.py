@@ -1,5 +1,7 @@
 """Paper 3's steps: the light taken out, the training's input, weights from a file, and what maps say of errors."""
 
+import dataclasses
+import functools
 import itertools
 import math
 import pickle
@@ -11,7 +13,7 @@ import torch
 from checks import augmented_from_its_generator_alone
 
 from xai_utils.data.imageset import ImageSet
-from xai_utils.explain import upsample
+from xai_utils.explain import GradCAM, upsample
 from xai_utils.metrics import consistency, localization
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.models import resnet18
@@ -239,6 +241,145 @@ def test_shared_groups_are_those_of_two_splits():
     assert paper.shared_groups(image_set([0] * 6, groups=["a", "b", "b", "c", "a", "d"], split=split)) == {"a", "b"}
     assert paper.shared_groups(image_set([0] * 6, groups=["a", "a", "b", "c", "c", "b"], split=split)) == set()
     assert paper.shared_groups(image_set([0] * 6, split=split)) == set()
+
+
+# five networks --------------------------------------------------------------------------------------------------
+
+
+def of_tiles(n=240, tiles=60, seed=7):
+    """Images of tiles of one class each, in no order."""
+    tile = np.random.default_rng(seed).integers(0, tiles, n)
+    split = np.where(np.arange(n) % 3 == 0, "test", "train")  # of no concern for the folds
+    return image_set((tile % 3).tolist(), groups=[f"tile {t}" for t in tile], split=split)
+
+
+def test_folds_test_each_image_once_and_no_tile_is_on_two_sides():
+    images = of_tiles()
+    found = paper.folds(images, 5, SEED)
+    assert len(found) == 5
+    tested = [[name for name, part in zip(one.ids, one.split) if part == "test"] for one in found]
+    assert sorted(itertools.chain.from_iterable(tested)) == sorted(images.ids)
+    for one in found:
+        assert torch.equal(one.pixels, images.pixels)
+        assert one.ids.tolist() == images.ids.tolist()
+        tiles = {part: {g for g, p in zip(one.groups, one.split) if p == part} for part in ("train", "val", "test")}
+        assert all(tiles.values())
+        for a, b in itertools.combinations(tiles.values(), 2):
+            assert not a & b
+        rest = len(images) - (one.split == "test").sum()
+        assert (one.split == "val").sum() / rest == pytest.approx(1 / 9, abs=0.05)
+        for label in range(3):  # stratified: a fifth of each class is tested
+            mine = one.labels.numpy() == label
+            assert (mine & (one.split == "test")).sum() / mine.sum() == pytest.approx(1 / 5, abs=0.08)
+            assert (mine & (one.split == "val")).any()
+    assert set(images.split) == {"train", "test"}  # the images given are as they were
+
+
+def test_folds_follow_from_the_seed_and_take_images_without_groups():
+    images = of_tiles()
+    again, other = paper.folds(images, 5, SEED), paper.folds(images, 5, SEED + 1)
+    assert all((a.split == b.split).all() for a, b in zip(paper.folds(images, 5, SEED), again))
+    assert any((a.split != b.split).any() for a, b in zip(again, other))
+    alone = paper.folds(image_set([0, 1, 2] * 20), 3, SEED)
+    assert sorted(itertools.chain.from_iterable(one.subset("test").ids for one in alone)) == sorted(alone[0].ids)
+    assert all(18 <= (one.split == "test").sum() <= 22 for one in alone)
+    few = paper.folds(image_set([0, 1] * 6, groups=list("aabbccddeeff")), 3, SEED)  # fewer groups than HELD_BACK
+    assert all({"train", "val", "test"} == set(one.split) for one in few)
+
+
+def test_judged_images_and_their_networks():
+    images = image_set([0, 1, 2, 0, 1, 2])
+    split = [["test", "val", "train", "train", "test", "train"], ["train", "test", "val", "train", "train", "train"]]
+    divided = [image_set([0, 1, 2, 0, 1, 2], images.pixels, split=one) for one in split]
+    test, fold = paper.judged(divided)
+    assert test.ids.tolist() == ["image 0", "image 1", "image 4"]
+    assert fold.tolist() == [0, 1, 0]
+    assert torch.equal(test.pixels, images.pixels[[0, 1, 4]])
+    test, fold = paper.judged(divided[:1])
+    assert test.ids.tolist() == divided[0].subset("test").ids.tolist() == ["image 0", "image 4"]
+    assert fold.tolist() == [0, 0]
+
+
+def test_by_fold_asks_each_images_own_network():
+    fold = np.array([2, 0, 2, 1, 0])
+    asked = []
+
+    def function(network, rows):
+        asked.append(rows.tolist())
+        return torch.stack([torch.tensor([100.0 * network, row]) for row in rows])
+
+    found = paper.by_fold([7, 8, 9], fold, function)
+    assert found.tolist() == [[900, 0], [700, 1], [900, 2], [800, 3], [700, 4]]
+    assert asked == [[1, 4], [3], [0, 2]]
+    assert paper.by_fold([7, 8, 9], np.array([2, 2]), function).tolist() == [[900, 0], [900, 1]]  # none for 7 and 8
+    values = torch.rand(5, 3, generator=generator(20))
+    alone = paper.by_fold([None], np.zeros(5, dtype=int), lambda _, rows: values[rows])
+    assert torch.equal(alone, values)
+
+
+def three_networks(width=2):
+    return [paper.network(3, width, 1, seed).eval() for seed in range(3)]
+
+
+def test_maps_by_fold_one_by_one():
+    networks, fold = three_networks(), np.array([1, 0, 2, 1, 1])
+    images, classes = torch.rand(5, 1, 32, 32, generator=generator(21)), torch.tensor([0, 1, 2, 2, 1])
+    kind = functools.partial(GradCAM, layer="layer2")
+    found = paper.maps_by_fold(networks, kind, images, classes, fold)
+    for i in range(5):
+        expected = GradCAM(networks[fold[i]], "layer2").attribute(images[i : i + 1], int(classes[i]))
+        torch.testing.assert_close(found[i], expected[0], atol=1e-6, rtol=1e-4)
+    assert found.sum() > 0
+
+
+def test_copies_start_alike_and_go_their_own_way():
+    model = small()
+    one, two, three = paper.copies(model, 3)
+    assert one is model
+    assert equal_states(state_of(one), state_of(two))
+    with torch.no_grad():
+        two.fc.bias += 1
+    assert equal_states(state_of(one), state_of(three))
+    assert not equal_states(state_of(one), state_of(two))
+    assert paper.copies(model, 1) == [model]
+
+
+def divided_images(count=3):
+    """Noisy images of tiles, with `count` splits; large enough for a network."""
+    tile = np.arange(36) // 3
+    pixels = torch.rand(36, 1, 32, 32, generator=generator(22))
+    images = image_set((tile % 3).tolist(), pixels, groups=[f"tile {t}" for t in tile])
+    return paper.folds(images, count, SEED)
+
+
+def test_validated_one_by_one():
+    networks, divided = three_networks(), divided_images()
+    right, labels, groups = paper.validated(networks, divided)
+    expected = []
+    for network, images in zip(networks, divided):
+        for i in np.flatnonzero(images.split == "val"):
+            said = int(network(images.images[[i]]).argmax())
+            expected.append((said == images.labels[i].item(), images.labels[i].item(), images.groups[i]))
+    assert list(zip(right.tolist(), labels.tolist(), groups.tolist())) == expected
+    assert 0 < right.sum() < len(right)
+    without = [dataclasses.replace(images, groups=None) for images in divided]
+    assert paper.validated(networks, without)[2] is None
+    assert paper.validated(networks, without)[0].tolist() == right.tolist()
+
+
+def test_references_by_fold_are_those_of_the_fold_that_tests_an_image():
+    labels, margins = [0, 1, 0] * 24, [3, 9, 3] * 24
+    images = image_set(labels, with_margins(labels, margins), groups=[f"tile {i // 2}" for i in range(72)])
+    divided = paper.folds(images, 3, SEED)
+    found = paper.references_by_fold(divided, SEED)
+    expected = {name: np.full(72, -1) for name in found}
+    for one in divided:
+        for name, answers in paper.references(one, SEED).items():
+            expected[name][one.split == "test"] = answers
+    assert {name: values.astype(int).tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in expected.items()
+    }
+    assert found["majority"].tolist() == [label == 0 for label in labels]
 
 
 # weights from elsewhere -----------------------------------------------------------------------------------------
@@ -477,6 +618,18 @@ def test_on_the_grid_by_hand():
     assert paper.on_the_grid(torch.ones(2, 8, 8), inner, (2, 2)).peak.tolist() == [1 / 4, 0]
 
 
+def test_the_map_that_knows_the_middle_alone():
+    found = paper.centred((9, 15), 0.2)
+    for i, j in itertools.product(range(9), range(15)):
+        expected = math.exp(-(((i - 4) / (0.2 * 9)) ** 2 + ((j - 7) / (0.2 * 15)) ** 2) / 2)
+        assert found[i, j].item() == pytest.approx(expected, rel=1e-5)
+    assert found.max() == found[4, 7] == 1
+    even = paper.centred((8, 8))
+    assert torch.equal(even, even.flip(0))
+    assert torch.equal(even, even.T)
+    assert even[3, 3] == pytest.approx(math.exp(-2 * (0.5 / (8 / 6)) ** 2 / 2))
+
+
 def scores_of(column, n, seed=1):
     """Scores of n images that are noise, but for the energy."""
     noise = np.random.default_rng(seed).random((n, len(paper.SCORES)))
@@ -605,6 +758,56 @@ def test_suspicion_learns_on_validation_images_and_ranks_others():
     assert (paper.suspicion(features, wrong, features) > 0).mean() > 0.12  # few wrong ones weigh as much as many right
     for all_alike in (np.zeros(60, dtype=bool), np.ones(60, dtype=bool)):
         assert paper.suspicion(features, all_alike, images) is None
+
+
+def test_warned_are_the_steps_one_after_the_other():
+    network, images = three_networks()[0], divided_images()[0]
+    base, val, test = (images.take(np.arange(k, 36, 3)) for k in range(3))
+    found = paper.warned(network, "layer2", base, val, test.images)
+    seen, checked, tested = (shared.predict_and_explain(network, "layer2", part.images) for part in (base, val, test))
+    means = consistency.class_means(seen.maps, base.labels, seen.predicted == base.labels, 3)
+
+    def features(explained):
+        return paper.suspicious_features(explained, upsample(explained.maps, (32, 32)), means)
+
+    wrong = (checked.predicted != val.labels).numpy()
+    assert 0 < wrong.sum() < len(wrong)
+    shape = features(tested)
+    pd.testing.assert_frame_equal(found.shape, shape)
+    assert torch.equal(found.maps, tested.maps)
+    doubt = [features(one).assign(doubt=one.uncertainty) for one in (checked, tested)]
+    expected = {"map": paper.suspicion(features(checked), wrong, shape), "confidence": tested.uncertainty.numpy()}
+    expected |= {"both": paper.suspicion(doubt[0], wrong, doubt[1])} | {name: shape[name] for name in shape}
+    assert list(found.scores) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found.scores[name], values)
+    np.testing.assert_array_equal(found.rank(tested), found.scores["map"])
+
+
+def test_each_image_is_warned_of_by_its_own_network(monkeypatch):
+    networks, divided = three_networks(), divided_images()
+    found = paper.warned_by_fold(networks, "layer2", divided)
+    for network, images in zip(networks, divided):
+        base, val, test = (images.subset(part) for part in ("train", "val", "test"))
+        alone, rows = paper.warned(network, "layer2", base, val, test.images), np.flatnonzero(images.split == "test")
+        for name, values in alone.scores.items():
+            if found.scores[name] is not None:
+                np.testing.assert_array_equal(found.scores[name][rows], values)
+            assert name in ("map", "both") or found.scores[name] is not None
+        assert torch.equal(found.maps[torch.from_numpy(rows)], alone.maps)
+        np.testing.assert_array_equal(found.shape.iloc[rows].to_numpy(), alone.shape.to_numpy())
+    assert found.shape.index.tolist() == list(range(36))
+    real, calls = paper.warned, []
+
+    def unlearnt_once(*arguments):
+        calls.append(arguments)
+        one = real(*arguments)
+        return one._replace(scores=one.scores | {"map": None if len(calls) == 2 else np.zeros(len(one.shape))})
+
+    monkeypatch.setattr(paper, "warned", unlearnt_once)
+    scores = paper.warned_by_fold(networks, "layer2", divided).scores
+    assert scores["map"] is None
+    assert len(scores["confidence"]) == 36
 
 
 def test_halves_divide_no_group_and_share_every_class():

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -1068,3 +1069,153 @@ def test_energy_is_of_the_map_at_the_masks_size():
         cells = [(at(maps[n].tolist(), y, x), bool(masks[n, y, x])) for y in range(8) for x in range(6)]
         assert inside[n] == pytest.approx(sum(v for v, m in cells if m) / sum(v for v, _ in cells), rel=1e-5)
         assert area[n] == pytest.approx(sum(m for _, m in cells) / 48)
+
+
+# guidance by masks ----------------------------------------------------------------------------------------------
+
+
+def masked(n, seed=0, dtype=torch.float32):
+    """Images, labels, and masks of 10 × 8 pixels (two a cell and side), every third one empty."""
+    random = generator(seed, "masks")
+    masks = torch.rand(n, 10, 8, generator=random) < 0.04
+    masks[:, 3, 5], masks[2::3] = True, False
+    return *data(n, seed, dtype), masks
+
+
+def slow_outside(maps, masks):
+    """1 − Σ inside / Σ of each map with a mask; a cell is inside if one of its pixels is."""
+    shares = []
+    for one, mask in zip(maps, masks.tolist()):
+        if not any(map(any, mask)):
+            continue
+        h, w = one.shape
+        high, wide = len(mask) // h, len(mask[0]) // w
+        inside = sum(
+            float(one[i][j])
+            for i, j in itertools.product(range(h), range(w))
+            if any(mask[y][x] for y in range(i * high, i * high + high) for x in range(j * wide, j * wide + wide))
+        )
+        total = float(np.sum(one))
+        shares.append(1 - inside / total if total else 1.0)
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 10.0])
+def test_the_loss_by_masks_is_cross_entropy_and_lambda_times_the_energy_outside(weight):
+    watched, (images, labels, masks) = with_means(small()), masked(8)
+    before = as_numbers(watched.state_dict())
+    found = paper.mask_objective(watched, (images, labels, masks), weight=weight)
+    assert set(found) == {"loss", "cross_entropy", "accuracy", "cam"}
+    term = slow_outside(slow_maps(watched.network, images, labels), masks)
+    assert 0.1 < term < 1
+    assert found["cam"].item() == pytest.approx(term, rel=1e-5)
+    cross_entropy = slow_cross_entropy(watched(images), labels)
+    assert found["loss"].item() == pytest.approx(cross_entropy + weight * term, rel=1e-5)
+    hits = [row.index(max(row)) == c for row, c in zip(watched(images).tolist(), labels.tolist())]
+    assert found["accuracy"].item() == pytest.approx(sum(hits) / 8)
+    assert_same(before, watched.state_dict())  # no class mean takes part
+    without = (images, labels, torch.zeros_like(masks))
+    assert paper.mask_objective(watched, without, weight=weight)["cam"].item() == 0
+
+
+def test_energy_outside_at_its_ends_and_of_a_map_without_positive_values():
+    maps, masks = torch.zeros(3, 5, 4, requires_grad=True), torch.zeros(3, 10, 8, dtype=torch.bool)
+    masks[:, 5, 2] = True  # a pixel of cell (2, 1)
+    values = torch.zeros(3, 5, 4)
+    values[0, 2, 1], values[1, 0, 0], values[2] = 7.0, 3.0, -1.0
+    for row, expected in enumerate((0.0, 1.0, 1.0)):
+        one = values[[row]].requires_grad_()
+        term = paper.energy_outside(one, masks[[row]])
+        assert term.item() == expected
+        assert torch.autograd.grad(term, one)[0].isfinite().all()
+    values[0, 4, 3] = 21.0  # three quarters outside
+    assert paper.energy_outside(values[:1], masks[:1]).item() == pytest.approx(0.75)
+    assert paper.energy_outside(values[:1] * 1e-3, masks[:1]).item() == pytest.approx(0.75)
+    masks[1:] = False  # only the first image has a mask
+    assert paper.energy_outside(values, masks).item() == pytest.approx(0.75)
+    term = paper.energy_outside(maps, masks)
+    assert (term.item(), torch.autograd.grad(term, maps)[0].abs().max().item()) == (1.0, 0.0)
+
+
+def test_gradient_of_the_loss_by_masks_is_that_of_finite_differences():
+    model = with_means(small(torch.float64, smooth=True, tail=True))
+    batch = masked(6, dtype=torch.float64)
+    weights = dict(model.network.named_parameters())
+
+    def term():  # the cross-entropy is computed in float32
+        return paper.mask_objective(model, batch, weight=2.0)["cam"]
+
+    found = torch.autograd.grad(term(), list(weights.values()), allow_unused=True, materialize_grads=True)
+    random = generator(5, "steps")
+    for (name, weight), slope in zip(weights.items(), found):
+        step, ends = torch.randn(weight.shape, generator=random, dtype=weight.dtype), []
+        for shift in (1e-6, -2e-6, 1e-6):
+            weight.data.add_(step, alpha=shift)
+            ends.append(term().item())
+        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx((slope * step).sum().item(), rel=1e-5, abs=1e-8), name
+        assert (slope.abs().max() > 1e-4) == (name != "head.bias")  # the linear layer: through the derivative alone
+    both = paper.mask_objective(model, batch, weight=2.0)
+    together, apart = (
+        torch.autograd.grad(value, model.network.head.weight)[0]
+        for value in (both["loss"], paper.mask_objective(model, batch, weight=0.0)["loss"])
+    )
+    torch.testing.assert_close(together - apart, 2 * found[-2], rtol=1e-5, atol=1e-7)
+
+
+def test_masks_move_with_their_images_by_the_same_random_numbers():
+    images = torch.rand(12, 1, 50, 50, generator=generator(6)) * 0.2 + 0.4
+    masks = torch.rand(12, 50, 50, generator=generator(7)) > 0.5
+    labels = torch.arange(12)
+    plain, _ = paper.augment((images, labels), generator(SEED))
+    moved, same, moved_masks = paper.augment_with_masks((images, labels, masks), generator(SEED))
+    assert torch.equal(moved, plain)
+    assert same is labels
+    assert moved_masks.dtype == torch.bool
+    assert torch.equal(moved_masks, paper.shared.shifted(masks[:, None].float(), generator(SEED), 0.06)[:, 0] > 0)
+    assert (moved_masks != masks).any()
+    painted = torch.where(masks, 0.9, 0.1)[:, None]  # an image that is its mask, before and after
+    after, _, again = paper.augment_with_masks((painted, labels, masks), generator(1))
+    assert all(one[mask].min() > one[~mask].max() for one, mask in zip(after[:, 0], again))
+
+
+def test_training_by_masks_draws_the_maps_to_them_and_needs_masks():
+    images = image_set([0, 1, 2] * 4)
+    with pytest.raises(ValueError, match="made has no masks to guide by"):
+        paper.guided_by_masks(images, images, 1.0)
+    masks = torch.zeros(12, 5, 4, dtype=torch.bool)
+    masks[:, 3:, 2:] = True
+    guided = replace(images, masks=masks)
+    watched = watch(small(norm=True), 12)
+    options = {"epochs": 30, "optimizer": partial(torch.optim.AdamW, lr=0.02), "seed": SEED, "batch_size": 6}
+    history = training.fit(watched, **options, **paper.guided_by_masks(guided, guided, 5.0))
+    told = history[["train_cam", "val_cam"]]
+    assert (told.iloc[-1] < told.iloc[0] - 0.1).all()
+    assert torch.isnan(watched.maps).all()  # the class means were never taken
+    judged = paper.judge(watched.network, "features", guided)
+    seen = judged.true_maps.amax((1, 2)) > 0  # a map that is empty once has no gradient and stays so
+    assert seen.sum() > 3
+    assert paper.energy_outside(judged.true_maps[seen], masks[seen]).item() < 0.1
+    assert paper.energy_outside(judged.true_maps, masks).item() == pytest.approx(history["val_cam"].iloc[-1], rel=1e-4)
+
+
+def test_moved_onto_the_object_by_loops():
+    masks = torch.rand(9, 10, 8, generator=generator(3)) > 0.7
+    masks[[2, 5]] = False
+    groups = np.array(list("aabbccdde"))
+    maps = torch.rand(2, 9, 5, 4, generator=generator(4))
+    before, after = (paper.Judged(None, None, torch.zeros(9), None, one, None) for one in maps)
+    found = paper.moved_onto_object(before, after, masks, groups, SEED)
+    rows = [i for i in range(9) if masks[i].any()]
+    shares = []
+    for one in maps:
+        large = nn.functional.interpolate(one[:, None], (10, 8), mode="bilinear")[:, 0]
+        shares.append([(large[i] * masks[i]).sum().item() / large[i].sum().item() for i in rows])
+    assert found["inside_before"].value == pytest.approx(np.mean(shares[0]), rel=1e-5)
+    assert found["inside_after"].value == pytest.approx(np.mean(shares[1]), rel=1e-5)
+    assert found["inside_difference"].value == pytest.approx(np.mean(np.subtract(*shares[::-1])), abs=1e-6)
+    assert found["inside_difference"].n == 7
+    gained = estimates.mean(np.subtract(*shares[::-1]), groups[rows], SEED)
+    assert found["inside_difference"].low == pytest.approx(gained.low, abs=1e-6)
+    for none in (None, torch.zeros_like(masks)):
+        nothing = paper.moved_onto_object(before, after, none, groups, SEED)
+        assert [one.value for one in nothing.values()] == [None] * 3

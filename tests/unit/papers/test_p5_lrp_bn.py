@@ -382,7 +382,7 @@ def crowd():
 def test_faithfulness_is_insertion_and_deletion_map_by_map(crowd, options):
     model, images, labels, maps = crowd
     found = paper.faithfulness(model, images, labels, maps, SCALE, **options)
-    assert list(found) == ["map", "c1c", "image", "insertion", "deletion", "id_score", "tied"]
+    assert list(found) == ["map", "c1c", "image", "insertion", "deletion", "id_score", "tied", "empty"]
     options = dict(options)
     choices = options.pop("choices", (False, True))
     expected = [(name, chosen, image) for name in maps for chosen in choices for image in range(3)]
@@ -399,6 +399,77 @@ def test_faithfulness_is_insertion_and_deletion_map_by_map(crowd, options):
         assert row["deletion"] == pytest.approx(one.deletion_auc.item(), abs=1e-6)
         assert row["id_score"] == pytest.approx(one.insertion_auc.item() - one.deletion_auc.item(), abs=1e-6)
         assert row["tied"] == pytest.approx(one.tied.item(), abs=1e-6)
+
+
+def test_in_every_order_is_insertion_and_deletion_one_map_order_and_image_at_a_time(crowd):
+    model, images, labels, maps = crowd
+    half = maps["alpha"].clone()
+    half[1] = half[1].round(decimals=1)  # equal pixels in one image of three
+    maps = {"zigzag": maps["zigzag"], "half": half, "flat": maps["flat"]}
+    found = paper.in_every_order(model, images, labels, maps, SCALE, steps=5, seed=SEED)
+    assert len(found) == 3 * 3 * 3 * 3
+    for row in found.to_dict("records"):
+        name, n, ties = row["map"], row["image"], row["ties"]
+        options = {"steps": 5, "baseline": row["baseline"], "normalization": SCALE, "ties": ties, "seed": SEED}
+        if ties == "random" and name == "flat":  # the n-th image of a call has the n-th order
+            one = faithfulness.insertion_deletion(model, images, maps[name], labels, **options)
+            values = [getattr(one, column)[n].item() for column in ("insertion_auc", "deletion_auc", "id_score")]
+        else:
+            cut = slice(n, n + 1)
+            one = faithfulness.insertion_deletion(model, images[cut], maps[name][cut], labels[cut], **options)
+            values = [getattr(one, column).item() for column in ("insertion_auc", "deletion_auc", "id_score")]
+        assert [row["insertion"], row["deletion"], row["id_score"]] == pytest.approx(values, abs=1e-6)
+        assert (row["tied"] > 0) == (name == "flat" or (name, n) == ("half", 1))
+    by_order = found[found["map"] == "flat"].groupby("ties")["id_score"].mean()
+    assert by_order.nunique() == 3  # and the orders do differ where pixels are equal
+
+
+def test_highest_keeps_a_share_and_what_equals_its_last_pixel():
+    maps = torch.arange(20.0).reshape(2, 2, 5) - 15
+    assert torch.equal(paper.highest(maps, 0.3) != 0, maps >= maps.flatten(1).sort(1).values[:, 7, None, None])
+    assert torch.equal(paper.highest(maps, 1.0), maps)
+    equal = torch.tensor([[[3.0, 1.0, 1.0, 1.0, 0.0]]])
+    assert paper.highest(equal, 0.4).tolist() == [[[3.0, 1.0, 1.0, 1.0, 0.0]]]
+    assert paper.highest(equal, 0.2).tolist() == [[[3.0, 0.0, 0.0, 0.0, 0.0]]]
+
+
+def test_variants_are_lrp_bn_with_one_thing_changed(tiny):
+    model = tiny[0]
+    found = paper.variants(model, 0.3, SEED)
+    assert list(found)[:3] == ["LIME", "Kernel SHAP", "Integrated gradients"]
+    assert len(found) == 13
+    changed = {name: e for name, e in found.items() if isinstance(e, LRPBN)}
+    assert len(changed) == 10
+    assert {name: e.rules.skip for name, e in changed.items() if e.rules.skip != 0.3} == {
+        "skip |main| : |skip|": "magnitude",
+        "skip none": "none",
+    }
+    assert {name for name, e in changed.items() if not e.multiply} == {"without α′"}
+    assert {name: e.branches for name, e in changed.items() if e.branches != "both"} == {
+        "$R_{AB}$ alone": "attention",
+        "$R_{PB}$ alone": "perception",
+    }
+    assert {name for name, e in changed.items() if e.seeds != "own"} == {"both from PB"}
+    assert {name for name, e in changed.items() if e.model is not model} == {"gate open", "θ = 0.5", "θ = 0.8"}
+    assert {name: e.choose.keywords for name, e in changed.items() if e.choose.keywords} == {
+        "two components": {"keep": 2}
+    }
+
+
+def test_open_choices_change_the_first_layer_of_both_methods_or_the_cells_of_c1c():
+    scale = paper.Scale((0.4,), (0.2,))
+    plain, model = (
+        paper.network(kind, depth=18, n_classes=2, width=4, channels=1, seed=SEED).eval() for kind in ("resnet", "abn")
+    )
+    found = paper.open_choices(model, plain, 0.3, scale)
+    assert list(found) == ["z^B in the first layer", "ones in the first layer", "14 cells of C1C", "56 cells of C1C"]
+    x = paper.scaled(torch.rand(2, 1, 32, 32, generator=generator(SEED)).round(decimals=1), scale)
+    for choice, box in zip(found, ((-2.0, 3.0), "ones", None, None)):
+        plainly = lrp.LRP(plain, skip="none", start="probability", box=box)
+        torch.testing.assert_close(found[choice]["LRP"].attribute(x, 1), plainly.attribute(x, 1))
+        options = {"c1c": {"size": int(choice[:2])}} if box is None else {"box": box}
+        expected = LRPBN(model, skip=0.3, **options).attribute(x, 1)
+        torch.testing.assert_close(found[choice]["LRP-BN"].attribute(x, 1), expected)
 
 
 @pytest.mark.parametrize(

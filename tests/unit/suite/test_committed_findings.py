@@ -26,7 +26,7 @@ def source():
 def answered(claim, source):
     """Whether a standard record of an arm that the claim's rule judges is committed."""
     stem = source.paper_of(claim)
-    return any(source.records(stem, arm) for arm in REPORTED.papers[stem].judged[claim].rule.arms)
+    return any(source.records(stem, arm, claim) for arm in REPORTED.papers[stem].judged[claim].rule.arms)
 
 
 def test_every_claim_that_standard_records_answer_has_a_finding_and_every_paper_a_summary(source):
@@ -69,8 +69,9 @@ def test_a_claim_has_words_and_a_number_for_the_table_at_the_end(claim, source):
     entry = REPORTED.papers[stem].judged[claim]
     assert 4 <= len(entry.words.split()) <= 14
     assert not re.search(r"[PX]\d\.|_", entry.words + entry.shown.says)  # no raw ids
-    over_seeds = source.metrics(stem, KNOWN.claims[claim].arm)[entry.shown.metric]
-    assert over_seeds.value is not None
+    assert entry.shown.metric in [c.metric for c in entry.rule.conditions] or claim in KNOWN.claims
+    if answered(claim, source):  # a rule is committed before its runs
+        assert source.metrics(stem, KNOWN.claims[claim].arm)[entry.shown.metric].value is not None
 
 
 def test_what_is_shown_in_notebooks_stays_small(source):

@@ -9,6 +9,7 @@ import pytest
 
 from xai_utils.metrics import Estimate
 from xai_utils.suite import rules
+from xai_utils.suite.over_seeds import OverSeeds
 
 
 def number(value, low=None, high=None):
@@ -425,3 +426,31 @@ def test_verdicts_survive_json_and_those_of_older_records_are_read():
     assert rules.Verdict.model_validate(json.loads(json.dumps(got.model_dump(mode="json")))) == got
     older = {"verdict": "partly", "evidence": "e", "conditions": [{"text": "t", "holds": None}]}
     assert rules.Verdict.model_validate(older).conditions[0].holds is None
+
+
+@pytest.mark.parametrize("test", ["at_least", "at_most", "above", "below"])
+def test_by_seed_holds_in_every_seed_and_fails_in_the_median_one(test):
+    condition = rules.Condition(metric="P1.1.a", test=test, bound=0.5, by_seed=True)
+    grid = (0.1, 0.5, 0.9, 30.0)
+    for values in itertools.product(grid, repeat=3):
+        found = condition.check({"P1.1.a": OverSeeds(sum(values) / 3, 3, -9.0, 99.0, values=values)})
+        right = [slow_right(test, value, 0.5, 0) for value in values]
+        middle = slow_right(test, sorted(values)[1], 0.5, 0)
+        assert found.holds is (True if all(right) else None if middle else False), values
+        worst = min(values) if test in ("at_least", "above") else max(values)
+        assert f"{sorted(values)[1]:g} in the median seed, {worst:g} in the worst" in found.text
+    collapsed = OverSeeds(5.566, 5, 0.4, 10, values=(0.07, 3.74, 0.93, 19.86, 3.23))  # the mean hides the first one
+    if test == "at_least":
+        assert condition.check({"P1.1.a": collapsed}).holds is None
+    plain = rules.Condition(metric="P1.1.a", test=test, bound=0.5)
+    one = Estimate(0.7, low=0.6, high=0.8)  # a run by itself has its own interval
+    assert condition.check({"P1.1.a": one}) == plain.check({"P1.1.a": one})
+
+
+def test_by_seed_and_seeds_are_refused_where_they_mean_nothing():
+    for wrong in ({"test": "within", "bound": 1.0, "tolerance": 0.1}, {"test": "above", "other": "P1.1.b"}):
+        with pytest.raises(ValueError, match="`by_seed` goes with one `bound`"):
+            rules.Condition(metric="P1.1.a", by_seed=True, **wrong)
+    one = {"metric": "P1.1.a", "test": "above", "bound": 1.0}
+    with pytest.raises(ValueError, match=r"seeds \[5, 3\]: expected the first and the last one"):
+        rules.Rule(conditions=[one], seeds=[5, 3])
