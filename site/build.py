@@ -131,7 +131,7 @@ _MENDED = (  # the theme's pages: no script of 1.5 MB for ten icons (site.css ha
 
 def finish(html: Path) -> None:
     """Take away what no page needs, mend what the theme leaves; both languages share equal pictures."""
-    for left in (*html.rglob("jupyter_execute"), *html.rglob(".doctrees")):
+    for left in (*html.rglob("jupyter_execute"), *html.rglob(".doctrees"), *html.rglob("_sources")):
         shutil.rmtree(left)
     for left in (*html.rglob("*.map"), *html.rglob(".buildinfo")):
         left.unlink()

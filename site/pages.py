@@ -9,11 +9,11 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from bench import merged, subject
 from words import HERE, Site, number_of, prose
 
 from xai_utils.suite import claims, findings, report
 from xai_utils.suite.findings import FindingError
-from xai_utils.suite.over_seeds import aggregate
 from xai_utils.suite.rules import VERDICTS
 from xai_utils.suite.shown import figure_path
 
@@ -166,7 +166,8 @@ LEDGER = (
 def _ledger_row(site: Site, paper: claims.Paper, row, anchors: dict[str, list[str]], stem: str) -> str:  # noqa: ANN001
     say, claim = site.say, paper.judged[row.claim]
     several = len(claim.rule.arms) > 1
-    verdict = paper.judge(row.claim, site.source.metrics(stem, row.arm), site.source.records(stem, row.arm)[0].subject)
+    told = subject(site.source.records(stem, row.arm, row.claim))
+    verdict = paper.judge(row.claim, site.source.metrics(stem, row.arm), told)
     notes = "".join(f"<li><code>{e(part)}</code></li>" for part in verdict.evidence.split("; "))
     links = [f'<a href="bench.html#bench-{row.claim}">{e(say("bench"))}</a>']
     for name in anchors.get(row.claim, []):
@@ -231,11 +232,11 @@ def _exercise(site: Site, cases: list[dict]) -> str:
     found = []
     for case in cases:
         stem = site.source.paper_of(case["id"])
-        records = site.source.records(stem, case["arm"])
-        paper, subject = site.source.reported.papers[stem], records[0].subject
-        for left_out in records if len(records) > 1 else []:
-            rest = aggregate([record for record in records if record is not left_out])
-            told = paper.judge(case["id"], rest, subject).verdict
+        records = site.source.records(stem, case["arm"], case["id"])
+        paper = site.source.reported.papers[stem]
+        for place, left_out in enumerate(records if 1 < len(records) <= 5 else []):
+            rest = merged(site.source, stem, case["arm"], case["id"], place)
+            told = paper.judge(case["id"], rest, subject(records)).verdict
             if told != case["verdict"]:
                 without = f"{site.say('without seed')} {left_out.seed}"
                 found.append(f"* {case['key']}: {site.verdict(case['verdict'])}; {without}: {site.verdict(told)}")

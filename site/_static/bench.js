@@ -22,7 +22,14 @@
       const bound = sign < 0 ? metric.least : metric.most;
       ends[end] = bound === null ? wide : sign < 0 ? Math.max(wide, bound) : Math.min(wide, bound);
     }
-    return { value: m, ...ends };
+    return { value: m, ...ends, values };
+  }
+
+  /** A metric that is computed from all seeds at once: known with all of them, and without any one. */
+  function together(table, kept, n) {
+    if (kept.length === n) return table[table.length - 1];
+    if (kept.length === n - 1) return table[[...Array(n).keys()].find((k) => !kept.includes(k))];
+    return { value: null, low: null, high: null };
   }
 
   const COMPARE = { at_least: (a, b) => a >= b, at_most: (a, b) => a <= b, above: (a, b) => a > b, below: (a, b) => a < b };
@@ -42,6 +49,14 @@
   function check(condition, merged, bound) {
     const names = [condition.metric, condition.other, condition.difference].filter(Boolean);
     if (names.some((name) => merged[name].value === null)) return { holds: null, defined: false };
+    const values = merged[condition.metric].values;
+    if (condition.by_seed && values) {  // in every seed, or not even in the median one
+      const sorted = [...values].sort((a, b) => a - b), n = sorted.length;
+      const rising = ["at_least", "above"].includes(condition.test);
+      const middle = (sorted[Math.floor((n - 1) / 2)] + sorted[Math.floor(n / 2)]) / 2;
+      const [worst, half] = [rising ? sorted[0] : sorted[n - 1], middle].map((x) => COMPARE[condition.test](x, bound));
+      return { holds: worst ? true : half ? null : false, defined: true, span: { value: middle, low: sorted[0], high: sorted[n - 1] } };
+    }
     const span = compared(condition, merged), bare = span.low === null && span.high === null;
     const least = bare ? span.value : span.low === null ? -Infinity : span.low;
     const most = bare ? span.value : span.high === null ? Infinity : span.high;
@@ -63,7 +78,8 @@
   function judge(one, kept, bounds, t) {
     if (one.never) return { verdict: one.never, reason: one.because, outcomes: [] };
     if (one.inapplicable) return { verdict: "not tested", reason: one.inapplicable, outcomes: [] };
-    const merged = Object.fromEntries(Object.entries(one.metrics).map(([k, m]) => [k, merge(m, kept, t)]));
+    const merged = Object.fromEntries(Object.entries(one.metrics).map(([k, m]) =>
+      [k, one.pooled[k] ? together(one.pooled[k], kept, one.seeds.length) : merge(m, kept, t)]));
     const outcomes = one.conditions.map((c, i) => check(c, merged, bounds[i]));
     const unlearned = one.gates.some((g) => merged[g.metric].value === null || !(merged[g.metric].value >= g.at_least));
     const short = one.needs.some((n) => merged[n.metric].value === null || !(merged[n.metric].value >= n.at_least));
@@ -185,7 +201,7 @@
       const word = outcome.holds === null ? "open" : outcome.holds ? "holds" : "fails";
       const span = outcome.defined ? `${digits(outcome.span.value)}${outcome.span.low === null ? "" : ` [${digits(outcome.span.low)}, ${digits(outcome.span.high)}]`}` : say("not defined");
       told.replaceChildren(`${span}: `, make("b", { class: `state-${word}` }, say(word)),
-        c.necessary ? ` (${say("necessary")})` : c.by_construction ? ` (${say("by construction")}: ${say("does not count")})` : "");
+        c.by_seed ? ` (${say("seed by seed")})` : c.necessary ? ` (${say("necessary")})` : c.by_construction ? ` (${say("by construction")}: ${say("does not count")})` : "");
       input.setAttribute("aria-valuetext", `${say("bound")} ${text.textContent}; ${told.textContent}`);
       input.value = bound;
     }
