@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "site"))
-import bench as site_bench  # noqa: E402
+import bench as site_bench
 
-from xai_utils.suite.findings import Source  # noqa: E402
-from xai_utils.suite.pooled import over_seeds  # noqa: E402
+from xai_utils.suite.findings import Source
+from xai_utils.suite.pooled import over_seeds
 
 
 class Once(Source):

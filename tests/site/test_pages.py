@@ -92,6 +92,18 @@ def test_every_link_within_the_site_leads_somewhere(pages, html):
     assert lost == []
 
 
+@pytest.mark.parametrize("name", ["index.html", "ja/bench.html", "notebooks/02_moram_regression.html"])
+def test_a_page_opens_as_a_file(name, page, html):
+    page.goto((html / name).as_uri(), wait_until="load")
+    page.evaluate("window.MathJax?.startup?.promise")
+    assert page.locator("mjx-container").count() >= page.locator(".math").count()
+    assert page.locator("img").evaluate_all("all => all.filter(i => i.complete && !i.naturalWidth).length") == 0
+    if "bench" in name:
+        page.locator("#bench-P2\\.4 summary").click()
+        page.locator("#bench-P2\\.4 form button").click()
+        assert page.locator("#bench-P2\\.4 .bench-now .verdict").count() == 2
+
+
 def test_both_languages_have_the_same_pages_and_lead_to_each_other(pages):
     english = {name for name in PAGES if not name.startswith("ja/")}
     assert english == {name.removeprefix("ja/") for name in PAGES if name.startswith("ja/")}
