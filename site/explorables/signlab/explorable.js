@@ -6,6 +6,7 @@ window.XAI.mount("signlab", (section) => {
   const { area, chart, fill, halves, outline, paint, signed, speaker, start, strings } = window.XAI;
   const text = strings(section);
   const net = window.XAI_SIGNLAB;
+  if (!net) return null;
   const SIZE = net.size;
   const LEVELS = Array.from({ length: 101 }, (_, i) => i / 100);
   const READINGS = ["signed", "clip", "shift"];
