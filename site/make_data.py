@@ -1,6 +1,6 @@
 """What the explorables show: pages, numbers and networks, made from committed weights by the package itself.
 
-`python site/make_data.py FOLDER` writes a folder for each explorable (its pages in both languages, script, style, data.js)
+`python site/make_data.py FOLDER` writes a folder for each explorable (pages in both languages, script, style, data.js)
 and takes seconds: it trains nothing and downloads nothing. `python site/make_data.py --prepare [NAME …]` makes the
 committed files that it starts from, where the image sets are ($XAI_DATA):
 
@@ -69,13 +69,16 @@ def fragment(name: str, language: str = "en", level: int = 2) -> str:
     """
     text = yaml.safe_load((SOURCE / name / "text.yaml").read_text(encoding="utf-8"))[language]
     still = base64.b64encode((STANDARD / STILLS[name]).read_bytes()).decode()
-    known = text["page"] | {
+    known = {
         "language": language,
         "level": level,
-        "below": level + 1,
+        "sublevel": level + 1,
         "still": f"data:image/png;base64,{still}",
         "strings": json.dumps(text["script"], ensure_ascii=False).replace("</", "<\\/"),
     }
+    if twice := known.keys() & text["page"]:
+        raise ValueError(f"{name}/text.yaml: {twice} are set by make_data.py; name them otherwise")
+    known |= text["page"]
     template = (SOURCE / name / "template.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: str(known[found[1]]), template)
 
@@ -155,7 +158,7 @@ def save_half(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def load_half(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (float32, their values exactly those of the file) and what the header says; FileNotFoundError names it."""
+    """Tensors (float32, of exactly the values in the file) and what the header says; FileNotFoundError names it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.name} is missing in {path.parent}")
     with safe_open(path, "pt") as file:
@@ -188,7 +191,7 @@ def prepare_signlab() -> None:
     seeds.seed_everything(0)
     pictures = data.load("rectangles", **RECTANGLES)
     train, val, test = (pictures.subset(part) for part in ("train", "val", "test"))
-    model = models.vgg16_gap(8, 2)
+    model = models.vgg16_gap(8, 2).to(memory_format=torch.channels_last)
 
     def squared_error(network: nn.Module, batch: tuple[Tensor, Tensor], _: torch.Generator) -> Tensor:
         return nn.functional.mse_loss(network(batch[0])[:, 0], batch[1])
@@ -413,12 +416,12 @@ def export_digits(model: models.IDCVAE, folder: Path) -> None:
 
 
 def prepare_digits() -> None:
-    """Choose the digits that stand in the page, and compute prototypes and codes: seconds; needs MNIST and the weights."""
+    """Choose the digits that stand in the page, and compute prototypes and codes; needs MNIST and the weights."""
     digits_examples(digits_network(), data.load("mnist"), WEIGHTS / EXAMPLES)
 
 
 def digits_examples(model: models.IDCVAE, digits: data.ImageSet, path: Path) -> None:
-    """Write prototypes (10, f), codes (10, 250, f), and ten test digits: four that the network gets right, six wrong.
+    """Write prototypes (10, f), codes (10, 250, f), and up to ten test digits: four that are read right, six wrong.
 
     Right: the first test image of the labels 0, 3, 5 and 8. Wrong: those whose predicted label redraws them best,
     compared with the true one, a pair of labels once.
@@ -430,7 +433,7 @@ def digits_examples(model: models.IDCVAE, digits: data.ImageSet, path: Path) -> 
     codes = torch.stack([model.encode(train.images[train.labels == label][:some])[0] for label in range(10)])
     losses = torch.cat([model.label_losses(part) for part in test.images.split(1000)])
     predicted, true = losses.argmin(1), test.labels
-    right = [int(((predicted == true) & (true == label)).nonzero()[0]) for label in (0, 3, 5, 8)]
+    right = [int(row) for label in (0, 3, 5, 8) for row in ((predicted == true) & (true == label)).nonzero()[:1, 0]]
     margin = losses.gather(1, true[:, None])[:, 0] - losses.amin(1)
     pairs = {(true[row].item(), predicted[row].item()): row for row in margin.argsort().tolist()}
     by_margin = sorted((row for (a, b), row in pairs.items() if a != b), key=lambda row: -margin[row])

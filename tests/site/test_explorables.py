@@ -240,7 +240,7 @@ LEVELS = """part => {
 
 def test_player_shows_the_pictures_that_were_scored(visit, roads):
     page = visit("built/player")
-    _, x, maps, _, (mean, std) = roads
+    _, x, _, _, (mean, std) = roads
     for blank, hidden in {"zero": torch.zeros_like(x[:1]), "blur": faithfulness._blurred(x[:1])}.items():
         state = set_player(page, 0, "LRP", blank, "reading")
         page.locator("[data-part=step]").fill("5")
@@ -369,7 +369,7 @@ def test_opened_as_a_file_each_shows_its_examples(browser, folder, name):
     context = browser.new_context()
     page = context.new_page()
     problems = []
-    page.on("pageerror", problems.append)
+    page.on("pageerror", lambda error: problems.append(error))  # noqa: PLW0108  a builtin cannot listen
     page.goto((folder / name / "index.html").as_uri())
     page.wait_for_selector(".xai-live:not([hidden])")
     page.wait_for_function("document.querySelector('.xai-say').textContent.length > 20")
