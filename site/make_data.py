@@ -1,6 +1,6 @@
 """What the explorables show: pages, numbers and networks, made from committed weights by the package itself.
 
-`python site/make_data.py FOLDER` writes a folder for each explorable (its pages in both languages, script, style, data.js)
+`python site/make_data.py FOLDER` writes a folder for each explorable (pages in both languages, script, style, data.js)
 and takes seconds: it trains nothing and downloads nothing. `python site/make_data.py --prepare [NAME …]` makes the
 committed files that it starts from, where the image sets are ($XAI_DATA):
 
@@ -22,7 +22,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,16 @@ def fragment(name: str, language: str = "en", level: int = 2) -> str:
     """
     text = yaml.safe_load((SOURCE / name / "text.yaml").read_text(encoding="utf-8"))[language]
     still = base64.b64encode((STANDARD / STILLS[name]).read_bytes()).decode()
-    known = text["page"] | {
+    known = {
         "language": language,
         "level": level,
-        "below": level + 1,
+        "sublevel": level + 1,
         "still": f"data:image/png;base64,{still}",
         "strings": json.dumps(text["script"], ensure_ascii=False).replace("</", "<\\/"),
     }
+    if twice := known.keys() & text["page"]:
+        raise ValueError(f"{name}/text.yaml: {twice} are set by make_data.py; name them otherwise")
+    known |= text["page"]
     template = (SOURCE / name / "template.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: str(known[found[1]]), template)
 
@@ -97,7 +100,7 @@ def page(name: str, language: str = "en") -> str:
     )
 
 
-def build(out: Path, weights: Path = WEIGHTS) -> list[str]:
+def build(out: Path, weights: Path = WEIGHTS, names: Sequence[str] = NAMES) -> list[str]:
     """Write shared.js, shared.css and a folder for each explorable below `out`.
 
     Each folder has data.js, explorable.js, style.css, a page and a fragment for each language, and its networks.
@@ -107,8 +110,8 @@ def build(out: Path, weights: Path = WEIGHTS) -> list[str]:
     missing = []
     for file in SOURCE.glob("shared.*"):
         shutil.copy(file, out)
-    for name, made in (("signlab", signlab_data), ("player", player_data), ("digits", digits_data)):
-        folder = out / name
+    for name in names:
+        folder, made = out / name, {"signlab": signlab_data, "player": player_data, "digits": digits_data}[name]
         folder.mkdir(exist_ok=True)
         for file in ("explorable.js", "style.css"):
             shutil.copy(SOURCE / name / file, folder)
@@ -155,7 +158,7 @@ def save_half(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def load_half(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (float32, their values exactly those of the file) and what the header says; FileNotFoundError names it."""
+    """Tensors (float32, of exactly the values in the file) and what the header says; FileNotFoundError names it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.name} is missing in {path.parent}")
     with safe_open(path, "pt") as file:
@@ -188,7 +191,7 @@ def prepare_signlab() -> None:
     seeds.seed_everything(0)
     pictures = data.load("rectangles", **RECTANGLES)
     train, val, test = (pictures.subset(part) for part in ("train", "val", "test"))
-    model = models.vgg16_gap(8, 2)
+    model = models.vgg16_gap(8, 2).to(memory_format=torch.channels_last)
 
     def squared_error(network: nn.Module, batch: tuple[Tensor, Tensor], _: torch.Generator) -> Tensor:
         return nn.functional.mse_loss(network(batch[0])[:, 0], batch[1])
@@ -253,7 +256,7 @@ def prepare_player() -> None:
     """Train the network and choose the crops: a few minutes on one core; needs the road_cracks set.
 
     Of each of the road segments of the test part the first crop with a crack of which the network is sure (probability
-    of at least 0.9, and at most 0.2 of the mean grey alone), three at most.
+    of at least 0.9), two at most.
     """
     roads = data.load("road_cracks", size=ROADS["size"])
     train, val, test = (roads.subset(part) for part in ("train", "val", "test"))
@@ -280,7 +283,7 @@ def prepare_player() -> None:
     rows = [
         int(np.flatnonzero(sure.numpy() & (cracks.groups == segment))[0]) for segment in _in_order(cracks.groups[sure])
     ]
-    chosen = cracks.take(np.array(rows[:3]))
+    chosen = cracks.take(np.array(rows[:2]))
     about = {"ids": chosen.ids, "groups": chosen.groups, "crack": crack}
     np.savez_compressed(SOURCE / "player" / "crops.npz", pixels=chosen.pixels, masks=chosen.masks, **about)
 
@@ -292,7 +295,7 @@ def _in_order(names: np.ndarray) -> list[str]:
 def player_maps(abn: nn.Module, x: Tensor, target: int, masks: Tensor) -> dict[str, Tensor]:
     """The maps (N, H, W) of the five methods, all of one network, the true mask, and the map that says nothing."""
     explainers = {
-        "RISE": explain.RISE(abn, n_masks=400, seed=SEED),
+        "RISE": explain.RISE(abn, n_masks=300, seed=SEED),
         "Grad-CAM": explain.GradCAM(abn, paper5.last_block(abn)),
         "LRP": explain.LRPBN(abn, skip="none", branches="perception", multiply=False, c1c=False),
         "ABN": explain.AttentionMap(abn),
@@ -397,11 +400,11 @@ def digits_network(weights: Path = WEIGHTS) -> models.IDCVAE:
 
 def export_digits(model: models.IDCVAE, folder: Path) -> None:
     """Write encoder.onnx (x -> z) and decoder.onnx (z, label one-hot -> logits), the number of images left open."""
-    n, z, label = torch.export.Dim("n", min=1, max=256), torch.zeros(2, model.latent_dim), torch.zeros(2, model.n_classes)
-    one = {"x": torch.zeros(2, *model.image_shape)}, "z"
+    n = torch.export.Dim("n", min=1, max=256)
+    code = {"z": torch.zeros(2, model.latent_dim), "label": torch.zeros(2, model.n_classes)}
     for name, network, given, answer in (
-        ("encoder", _Encoder(model), *one),
-        ("decoder", _Decoder(model), {"z": z, "label": label}, "logits"),
+        ("encoder", _Encoder(model), {"x": torch.zeros(2, *model.image_shape)}, "z"),
+        ("decoder", _Decoder(model), code, "logits"),
     ):
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # of the exporter, about itself
@@ -413,12 +416,12 @@ def export_digits(model: models.IDCVAE, folder: Path) -> None:
 
 
 def prepare_digits() -> None:
-    """Choose the digits that stand in the page, and compute prototypes and codes: seconds; needs MNIST and the weights."""
+    """Choose the digits that stand in the page, and compute prototypes and codes; needs MNIST and the weights."""
     digits_examples(digits_network(), data.load("mnist"), WEIGHTS / EXAMPLES)
 
 
 def digits_examples(model: models.IDCVAE, digits: data.ImageSet, path: Path) -> None:
-    """Write prototypes (10, f), codes (10, 250, f), and ten test digits: four that the network gets right, six wrong.
+    """Write prototypes (10, f), codes (10, 250, f), and up to ten test digits: four that are read right, six wrong.
 
     Right: the first test image of the labels 0, 3, 5 and 8. Wrong: those whose predicted label redraws them best,
     compared with the true one, a pair of labels once.
@@ -430,7 +433,7 @@ def digits_examples(model: models.IDCVAE, digits: data.ImageSet, path: Path) -> 
     codes = torch.stack([model.encode(train.images[train.labels == label][:some])[0] for label in range(10)])
     losses = torch.cat([model.label_losses(part) for part in test.images.split(1000)])
     predicted, true = losses.argmin(1), test.labels
-    right = [int(((predicted == true) & (true == label)).nonzero()[0]) for label in (0, 3, 5, 8)]
+    right = [int(row) for label in (0, 3, 5, 8) for row in ((predicted == true) & (true == label)).nonzero()[:1, 0]]
     margin = losses.gather(1, true[:, None])[:, 0] - losses.amin(1)
     pairs = {(true[row].item(), predicted[row].item()): row for row in margin.argsort().tolist()}
     by_margin = sorted((row for (a, b), row in pairs.items() if a != b), key=lambda row: -margin[row])

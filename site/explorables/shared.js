@@ -143,6 +143,7 @@ window.XAI = window.XAI || {};
     });
     section.querySelector(".xai-live").hidden = false;
     section.querySelector(".xai-still").hidden = true;
+    section.dataset.ready = Math.round(performance.now()); // milliseconds since the page was asked for
   }
 
   /** Run `make(section)` for the section of this name, as soon as the page is there; a fault leaves the picture. */

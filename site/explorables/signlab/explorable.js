@@ -6,6 +6,7 @@ window.XAI.mount("signlab", (section) => {
   const { area, chart, fill, halves, outline, paint, signed, speaker, start, strings } = window.XAI;
   const text = strings(section);
   const net = window.XAI_SIGNLAB;
+  if (!net) return null;
   const SIZE = net.size;
   const LEVELS = Array.from({ length: 101 }, (_, i) => i / 100);
   const READINGS = ["signed", "clip", "shift"];
@@ -290,8 +291,9 @@ window.XAI.mount("signlab", (section) => {
   /** Larger or smaller by one pixel on all sides in turn, so that the area grows evenly around the same middle. */
   function grow(step) {
     const wider = step > 0 ? box.width <= box.height : box.width > box.height;
-    if (wider) put({ left: box.left - (box.width % 2 ? 0 : step), width: box.width + step });
-    else put({ top: box.top - (box.height % 2 ? 0 : step), height: box.height + step });
+    const moved = (side) => (Math.min(side, side + step) % 2 ? 0 : step); // one back is where one step came from
+    if (wider) put({ left: box.left - moved(box.width), width: box.width + step });
+    else put({ top: box.top - moved(box.height), height: box.height + step });
   }
 
   ["left", "top", "width", "height"].forEach((name) => {
