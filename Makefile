@@ -5,6 +5,7 @@
 #   make test-faults kills and faults of disk and clock, docs/promises.md
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
+#   make batch OWN=mine.yaml     the same on your own images: docs/own_images.md
 #   make execute     run the notebooks in place, after a change
 #   make equivalent  after a change that moves no number: show it, so that the records stay current; results/README.md
 #   make site        the reading site, English and Japanese, in build/site/html: site/README.md
@@ -23,6 +24,7 @@ PROFILE ?= quick
 SEEDS ?= 0
 ARMS ?=
 BATCH ?=
+OWN ?=
 MUTANTS ?=
 ONLY ?=
 STANDARD ?=
@@ -92,7 +94,7 @@ mutants: setup
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 batch: setup
-	$(BIN)/snakemake --workflow-profile batch/local $(BATCH) --config profile="$(PROFILE)" papers="$(PAPERS)" seeds="$(SEEDS)" arms="$(ARMS)"
+	$(BIN)/snakemake --workflow-profile batch/local $(BATCH) --config profile="$(PROFILE)" papers="$(PAPERS)" seeds="$(SEEDS)" arms="$(ARMS)" own="$(OWN)"
 
 # STANDARD=1 adds a run of each paper at its records' own size; ONLY="01_id_cvae_morphing …" takes some papers
 equivalent: setup

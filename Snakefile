@@ -2,6 +2,7 @@
 #   snakemake --cores 2 --keep-going --config profile=standard papers=01_id_cvae_morphing arms=main seeds=0..2
 # papers: notebooks, separated by spaces or commas; default: all. arms: of notebooks/parameters/*.yaml; default: the
 # first of each paper; "all".
+# own: a YAML file of own images (docs/own_images.md); their runs alone.
 # seeds: 0..2 or 0,3 or 0..1,5. What is planned, and why, is said by xai_utils/suite/batch.py: a run is done if its record is
 # missing, unusable or not current by content. batch/README.md has the page for clusters.
 import shutil
@@ -58,7 +59,7 @@ def planned():
 
 
 def asked_for():
-    return batch.plan(PROFILE, given("papers"), given("arms"), given("seeds") or "0", HERE)
+    return batch.plan(PROFILE, given("papers"), given("arms"), given("seeds") or "0", HERE, given("own"))
 
 
 def say():
@@ -80,7 +81,7 @@ wildcard_constraints:
     batch=r"\w+",
     paper=r"\d\d_[\w-]+",
     profile=r"[\w-]+",
-    arm=r"[\w.-]+",
+    arm=r"[\w.+-]+",
     seed=r"\d+",
 
 
@@ -98,14 +99,16 @@ rule run:
         LOG,
     benchmark:
         f".snakemake/benchmarks/{NAME}.tsv"
+    params:
+        own=lambda wildcards: batch.own_words(given("own"), wildcards.arm, HERE),
     threads: 2  # of two cores: one training at a time
     resources:
         mem_mb=8000,
         runtime=lambda wildcards: MINUTES.get(wildcards.profile, 24 * 60),
     shell:
         # XAI_WAIT: a killed batch may have left a run behind that still writes into this folder
-        "XAI_WAIT=$((60 * {resources.runtime})) OMP_NUM_THREADS={threads} notebooks/run {wildcards.paper} {wildcards.profile} {wildcards.arm}"
-        " {wildcards.seed} > {log:q} 2>&1"
+        "XAI_WAIT=$((60 * {resources.runtime})) OMP_NUM_THREADS={threads} XAI_NAME={params.own[name]} notebooks/run {wildcards.paper}"
+        " {wildcards.profile} {params.own[arm]} {wildcards.seed} {params.own[words]} > {log:q} 2>&1"
 
 
 onsuccess:

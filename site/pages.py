@@ -144,7 +144,10 @@ def ledger(site: Site, anchors: Anchors) -> None:
         if not rows:
             continue
         heads = [say(name) for name in LEDGER_HEADS]
-        lines = "".join(_ledger_row(site, paper, row, anchors.get(stem, {}), stem) for row in rows)
+        firsts = {row.claim: row for row in reversed(rows)}  # a claim's first row has its anchor and its statement
+        lines = "".join(
+            _ledger_row(site, paper, row, anchors.get(stem, {}), stem, row is firsts[row.claim]) for row in rows
+        )
         blocks += [
             f"(paper-{number_of(stem)})=\n## {say('Paper {n}').format(n=number_of(stem))} · {prose(say(paper.title))}",
             f'<div class="wide-table" role="region" tabindex="0" aria-label="{e(say("Claims"))} {number_of(stem)}">'
@@ -163,7 +166,14 @@ LEDGER = (
 )
 
 
-def _ledger_row(site: Site, paper: claims.Paper, row, anchors: dict[str, list[str]], stem: str) -> str:  # noqa: ANN001
+def _ledger_row(
+    site: Site,
+    paper: claims.Paper,
+    row,  # noqa: ANN001
+    anchors: dict[str, list[str]],
+    stem: str,
+    first: bool,
+) -> str:
     say, claim = site.say, paper.judged[row.claim]
     several = len(claim.rule.arms) > 1
     told = subject(site.source.records(stem, row.arm, row.claim))
@@ -175,7 +185,6 @@ def _ledger_row(site: Site, paper: claims.Paper, row, anchors: dict[str, list[st
         links.append(f'<a href="notebooks/{stem}.html#{name}">{e(what)}</a>')
     words = e(say(claim.words or claim.statement))
     heads = [say(name) for name in LEDGER_HEADS[1:]]
-    first = row.arm == claim.rule.arms[0]
     anchor = f' id="claim-{row.claim}"' if first else ""
     full = f'<span lang="en">{e(claim.statement)} ({e(claim.place)})</span>'
     folded = f"<details><summary>{e(say('in full'))}</summary>{full}</details>"

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from xai_utils import fingerprint as fingerprints
 from xai_utils.data.imageset import ImageBatches
 from xai_utils.progress import bar as progress_bar
+from xai_utils.progress import say
 from xai_utils.seeds import derive, generator, seed_everything, worker_init
 
 History = pd.DataFrame
@@ -43,6 +44,7 @@ def fit(
     schedule: Callable[[torch.optim.Optimizer, int], Any] | None = None,
     scaler: torch.amp.GradScaler | None = None,
     patience: int | None = None,
+    minutes: float | None = None,
     keep: str | None = None,
     batch_size: int = 128,
     checkpoint: str | Path | None = None,
@@ -71,6 +73,8 @@ def fit(
         schedule: `schedule(optimizer, total_steps)` -> a learning-rate schedule, stepped after every batch.
         scaler: for float16 (autocast belongs into `loss`).
         patience: stop after so many epochs in a row without a lower validation loss; None: never early.
+        minutes: train for as many of `epochs` as take so long, at least one, by the time of some steps on a copy of the
+            model; `<checkpoint>.epochs` keeps how many, so that a resumed training has as many. None: all.
         keep: end with the weights of the lowest validation loss, "best" (the default with a patience), or of the
             last epoch, "last" (the default without one; right for a schedule of fixed length).
         batch_size: an epoch's last batch holds the remainder. Where that is one image, which a BatchNorm with one value
@@ -97,6 +101,8 @@ def fit(
     """
     device = torch.device(device)
     keep = keep or ("last" if patience is None else "best")
+    if minutes is not None:
+        epochs = _within(minutes, epochs, model, loss, data, validation, batch_size, device, augment, checkpoint)
     settings = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "keep": keep, "seed": seed}
     _check(settings, model, data, validation, device)
     optim = optimizer([p for p in model.parameters() if p.requires_grad])
@@ -227,6 +233,40 @@ def _check(
         raise ValueError('patience and keep="best" go by the validation loss: give validation=, or drop them')
     if elsewhere := {p.device.type for p in model.parameters()} - {device.type}:
         raise ValueError(f"the model is on {elsewhere.pop()}, device is {device}: call model.to(device) first")
+
+
+def _within(
+    minutes: float,
+    epochs: int,
+    model: nn.Module,
+    loss: Loss,
+    data: Dataset,
+    validation: Dataset | None,
+    batch_size: int,
+    device: torch.device,
+    augment: Augment | None,
+    checkpoint: str | Path | None,
+) -> int:
+    """How many of `epochs` take at most so many minutes, at least one; nothing that the training uses is changed."""
+    note = Path(f"{checkpoint}.epochs") if checkpoint else None
+    if note and note.is_file():
+        return int(note.read_text(encoding="utf-8"))
+    trial, first = copy.deepcopy(model).train(), torch.arange(min(batch_size, len(data)), device="cpu")
+    times: list[float] = []
+    for batch in _batches(data, (first,) * 4, 0, generator(0, "time")):
+        start = time.perf_counter()
+        batch = _to(batch, device)
+        batch = augment(batch, generator(0, "augment")) if augment is not None else batch
+        value = loss(trial, batch, generator(0, "noise"))
+        (value if isinstance(value, Tensor) else value["loss"]).backward()
+        times.append(time.perf_counter() - start)
+    one = min(times) / len(first) * (len(data) + 0.5 * len(validation or ()))  # seconds of an epoch
+    chosen = max(1, min(epochs, int(60 * minutes / one)))
+    say(f"training on {len(data)} images: {chosen} epochs, about {max(one * chosen / 60, 0.1):.1f} minutes")
+    if note:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(chosen), encoding="utf-8")
+    return chosen
 
 
 def _try_one_image(model: nn.Module, loss: Loss, data: Dataset, device: torch.device, augment: Augment | None) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import filelock
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from runs import PAPERS, ROOT, failed_cell, files, given, notebooks_run, refused, seed_folder
@@ -51,7 +52,7 @@ def logged(two_runs, kind):
 def test_two_runs_with_one_seed_are_equal(two_runs):
     a, b = (seed_folder(two_runs[0] / name, arm=OWN) for name in "ab")
     assert same_result(suite.load_record(a), suite.load_record(b)) == []
-    pictures = [name for name in files(a) if name.endswith((".png", ".npz"))]
+    pictures = [name for name in files(a) if name.endswith((".png", ".npz", ".csv"))]
     assert [name for name in pictures if (a / name).read_bytes() != (b / name).read_bytes()] == []
 
 
@@ -76,6 +77,7 @@ def test_a_run_folder_holds_the_record_its_files_and_the_notebook(two_runs):
         results, folder = two_runs[0] / name, seed_folder(two_runs[0] / name, arm=OWN)
         expected = [
             "films.npz",
+            "images.csv",
             "misclassified.npz",
             "notebook.ipynb",
             "record.json",
@@ -87,6 +89,10 @@ def test_a_run_folder_holds_the_record_its_files_and_the_notebook(two_runs):
         record = suite.load_record(folder)
         assert (sorted(record.figures), record.arrays) == (FIGURES, ["misclassified", "films"])
         assert (record.parameters["epochs"], record.parameters["limit"]) == (2, 400)
+        rows = pd.read_csv(folder / "images.csv")
+        assert (rows["outcome"] == "right").mean() * 100 == pytest.approx(record.metrics["P1.1.accuracy"].value)
+        assert ((rows["suspicion"] > 0) == (rows["outcome"] == "wrong")).all()
+        assert len(rows) == record.images == record.metrics["P1.1.accuracy"].n
         assert [source.name for source in record.provenance.data] == ["digits"]
 
 

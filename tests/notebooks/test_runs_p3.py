@@ -1,7 +1,9 @@
 """Paper 3 on a user's own classes of defects, with masks and without."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from runs import PAPERS, given, notebooks_run, seed_folder
 
@@ -48,3 +50,17 @@ def test_own_defects_with_and_without_masks(home, tmp_path, arm, masks):
     else:
         with np.load(seed_folder(tmp_path / "results", arm=f"{arm}+own", paper=PAPER) / "test.npz") as arrays:
             assert np.bincount(arrays["fold"]).tolist() == [12] * 5
+    folder = seed_folder(tmp_path / "results", arm=f"{arm}+own", paper=PAPER)
+    rows = pd.read_csv(folder / "images.csv")
+    assert len(rows) == record.images == 60
+    told = rows.dropna(subset=["prediction"])
+    counted = told["outcome"].value_counts()
+    assert all(counted.get(name.replace("_", " "), 0) == count for name, count in marked.items())
+    assert ((told["prediction"] == told["truth"]).mean()) == pytest.approx(record.metrics["P3.accuracy"].value)
+    assert ("defect_energy" in rows) == masks
+    if arm == "selection":  # one network
+        network = suite.load_network(folder / "networks/resnet_0.safetensors")
+        pictures = np.stack([np.asarray(Image.open(tmp_path / "images" / name)) / 255 for name in told["file"]])
+        answers = network(torch.tensor(pictures[:, None], dtype=torch.float32)).softmax(1)
+        assert [network.about["classes"][k] for k in answers.argmax(1)] == told["prediction"].tolist()
+        assert answers.amax(1).tolist() == pytest.approx(told["confidence"].tolist(), abs=1e-4)

@@ -1,6 +1,8 @@
 """Paper 4 on a user's own images of one composition."""
 
 import numpy as np
+import pandas as pd
+import pytest
 from PIL import Image
 from runs import PAPERS, given, notebooks_run, seed_folder
 
@@ -27,6 +29,14 @@ def test_own_images_of_one_composition(home, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     record = suite.load_record(seed_folder(tmp_path / "results", arm="hybrid+own", paper=PAPER))
     assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
+    folder = seed_folder(tmp_path / "results", arm="hybrid+own", paper=PAPER)
+    rows = pd.read_csv(folder / "images.csv")
+    judged = rows.dropna(subset=["prediction"])
+    assert judged["suspicion"].mean() == pytest.approx(record.metrics["P4.5.mean_distance"].value, rel=1e-4)
+    assert (judged["outcome"] == "wrong").sum() == record.metrics["P4.1.wrong"].value
+    assert {path.name for path in (folder / "networks").iterdir()} == {
+        "with_the_loss.safetensors", "without_the_loss.safetensors",
+    }  # fmt: skip
     value = {name: metric.value for name, metric in record.metrics.items()}
     assert value["P4.1.wrong"] + value["P4.1.correct"] == 12  # a fifth of 60
     assert value["P4.3.wrong"] + value["P4.3.correct"] == 6

@@ -1,6 +1,7 @@
 """Paper 5 on a user's own cracks, with masks and without."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from runs import PAPERS, given, notebooks_run, seed_folder
@@ -28,6 +29,14 @@ def test_own_cracks_with_and_without_masks(home, tmp_path, masks):
     assert done.returncode == 0, done.stdout + done.stderr
     record = suite.load_record(seed_folder(tmp_path / "results", arm="main+own", paper=PAPER))
     assert [(source.name, source.variant) for source in record.provenance.data] == [("images", "own")]
+    folder = seed_folder(tmp_path / "results", arm="main+own", paper=PAPER)
+    rows = pd.read_csv(folder / "images.csv")
+    judged = rows[rows["split"] == "test"]
+    assert (judged["outcome"] == "right").mean() == pytest.approx(record.metrics["P5.3.abn.accuracy"].value)
+    assert rows["id_lrp_bn"].mean() == pytest.approx(record.metrics["P5.1.lrp_bn.id_score"].value, rel=1e-4)
+    right = judged["outcome"] == "right"
+    assert ((judged["suspicion"] < 0.5) == right).all()  # of two classes
+    assert suite.load_network(folder / "networks/abn.safetensors").about["image"] == [3, 64, 64]
     assert record.metrics["P5.1.lrp_bn.id_score"].n == 8  # insertion and deletion need no mask
     assert (record.metrics["P5.1.lrp_bn.iou"].value is None) == (not masks)
     assert record.metrics["P5.3.abn.accuracy"].low < 0.5  # two epochs: no better than guessing

@@ -810,3 +810,63 @@ def test_progress_bar(progress, terminal, after, environment, drawn, monkeypatch
     written = capsys.readouterr().err
     assert ("6/6" in written) == drawn, written
     assert drawn or written == ""
+
+
+# minutes --------------------------------------------------------------------------------------------------------
+
+
+class Clocked:
+    """A clock that a loss of one second a batch moves on."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(training.time, "perf_counter", lambda: self.now)
+
+    def loss(self, model, batch, generator):
+        self.now += 1.0
+        return squares(model, batch, generator)
+
+
+def timed(clock, model, minutes, **more):
+    options = {"epochs": 9, "batch_size": 4, "optimizer": SGD, "seed": 0} | more
+    return training.fit(model, clock.loss, line(8), minutes=minutes, **options)
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), [(1.0, 9), (0.1, 3), (0.001, 1)])
+def test_minutes_are_the_epochs_that_they_hold(monkeypatch, capsys, minutes, epochs):
+    history = timed(Clocked(monkeypatch), linear(), minutes)  # an epoch: 2 batches, 2 seconds
+    assert len(history) == epochs
+    assert f"training on 8 images: {epochs} epochs" in capsys.readouterr().err
+    validated = timed(Clocked(monkeypatch), linear(), 0.1, validation=line(8))  # forward takes half of the time
+    assert len(validated) == 2
+
+
+def test_a_training_in_minutes_is_the_one_of_as_many_epochs(monkeypatch):
+    model, plain = linear(), linear()
+    within = timed(Clocked(monkeypatch), model, 0.1)
+    same((model, within), (plain, training.fit(plain, squares, line(8), epochs=3, batch_size=4, optimizer=SGD, seed=0)))
+
+
+def test_a_training_in_minutes_is_resumed_with_as_many_epochs_whatever_the_clock(monkeypatch, tmp_path):
+    model = linear()
+    first = timed(Clocked(monkeypatch), model, 0.1, checkpoint=tmp_path / "c.pt")
+    assert (tmp_path / "c.pt.epochs").read_text() == "3"
+    again, clock = linear(), Clocked(monkeypatch)
+    history = timed(clock, again, 1.0, checkpoint=tmp_path / "c.pt")
+    assert history.attrs["resumed_from"] == len(first) == 3
+    assert clock.now == 0
+    same((model, first), (again, history))
+
+
+def test_words_and_bars_go_to_the_file_that_is_shown(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(progress_module.SHOWN, str(tmp_path / "shown"))
+    monkeypatch.setattr(progress_module, "AFTER", 0.0)
+    progress_module.say("training on 8 images: 3 epochs")
+    with progress_module.bar(2, "batch") as bar:
+        bar.update()
+        bar.update()
+    lines = (tmp_path / "shown").read_text().splitlines()
+    assert lines[0] == "training on 8 images: 3 epochs"
+    assert lines[-1].startswith("100%|")
+    assert "2/2" in lines[-1]
+    assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""`python -m xai_utils.data list | fetch NAME … | verify [NAME …]`."""
+"""`python -m xai_utils.data list | fetch NAME … | verify [NAME …] | check FOLDER`."""
 
 import argparse
 import shutil
@@ -97,8 +97,25 @@ def _verify_file(dataset: DataSet, file: store.DataFile, root: store.Path) -> bo
     return fault is not None
 
 
+def check(chosen: argparse.Namespace) -> int:
+    """Look at a folder of your own images, print a table and what was found; 1 if a run would stop at something."""
+    from xai_utils.data.own import check_folder  # torch takes seconds, and the other commands need none of it
+
+    found = check_folder(
+        chosen.folder,
+        masks=chosen.masks,
+        targets=chosen.targets,
+        paper=chosen.paper,
+        groups=chosen.group_by,
+        fit=chosen.square,
+        size=chosen.size,
+    )
+    print(found)
+    return int(bool(found.refused))
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 0 = done, 1 = damaged, missing or not fetched, 2 = wrong usage (by argparse)."""
+    """Run the command; 0 = done, 1 = damaged, missing, refused or not fetched, 2 = wrong usage (by argparse)."""
     parser = argparse.ArgumentParser(
         prog="python -m xai_utils.data", description="Data sets: where they are, and how to get them"
     )
@@ -112,12 +129,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     get.add_argument("--mirror", metavar="URL", help="base address to use instead of the registered origins")
     get.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds without a byte (default 30)")
-    check = commands.add_parser("verify", help="check every file that is there, also inside archives built here")
-    check.add_argument("names", nargs="*", metavar="NAME")
+    intact = commands.add_parser("verify", help="check every file that is there, also inside archives built here")
+    intact.add_argument("names", nargs="*", metavar="NAME")
+    own = commands.add_parser("check", help="look at a folder of your own images before anything is trained on it")
+    own.add_argument("folder", help="one folder a class, or images and targets.csv; relative to the working directory")
+    own.add_argument("--masks", metavar="NAME", help="folder of masks, below FOLDER")
+    own.add_argument("--targets", metavar="FILE", help="of a regression, below FOLDER (targets.csv where it is there)")
+    own.add_argument("--for", dest="paper", metavar="PAPER", help="what this paper asks for: 1 to 5, or its notebook")
+    own.add_argument(
+        "--group-by", default="", metavar="RULE", help="as -p group_by: prefix:8, an expression, a CSV file"
+    )
+    own.add_argument("--square", default="letterbox", metavar="WAY", help="as -p square: letterbox, stretch or crop")
+    own.add_argument("--size", type=int, metavar="PX", help="as -p size (default: the paper's at quick)")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "fetch":
             return fetch(chosen.names, chosen.accept, chosen.mirror, chosen.timeout, chosen.dry_run)
+        if chosen.command == "check":
+            return check(chosen)
         return show() if chosen.command == "list" else verify(chosen.names)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xai_utils.data import store
+from xai_utils.data import pictures, store
 from xai_utils.data.imageset import SPLITS, split_file
 
 _MODES = {"L": "8-bit grey", "RGB": "8-bit colour", "1": "black and white"}
@@ -54,8 +54,7 @@ def in_turns(
 def read_image(archive: zipfile.ZipFile, member: str, mode: str) -> Image.Image:
     """One image of the archive. ValueError names it if it is missing, damaged or of another mode (Pillow's name)."""
     try:
-        image = Image.open(io.BytesIO(archive.read(member)))
-        image.load()
+        image = pictures.opened(archive.read(member))
     except (KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{archive.filename}: {member} cannot be read: {error}") from error
     if image.mode != mode:
@@ -91,9 +90,7 @@ def _table(name: str) -> Path:
 
 def opened_image(data: bytes) -> Image.Image:
     """An image of an origin, whose bytes were checked before."""
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
+    return pictures.opened(data)
 
 
 def as_png(image: Image.Image | np.ndarray) -> bytes:

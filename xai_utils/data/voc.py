@@ -1,14 +1,15 @@
 """Pascal VOC: images with boxes in XML files beside them."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from defusedxml import DefusedXmlException, ElementTree
-from PIL import Image
 
-from xai_utils.data.folder import SUFFIXES
+from xai_utils.data.listing import listing
+from xai_utils.data.pictures import SUFFIXES, upright_size
 
 Box = tuple[str, int, int, int, int]  # class, left, top, right, bottom in pixels; right and bottom are outside
 
@@ -42,7 +43,8 @@ def annotated_files(root: Path) -> dict[str, tuple[Path, Path]]:
     """The images below a folder that have a box file.
 
     Args:
-        root: holds folders `images`, each with a folder annotations/xmls (or annotations) beside it.
+        root: holds folders `images`, each with a folder annotations/xmls (or annotations) beside it. Links are
+            followed.
 
     Returns:
         name without suffix → image and box file.
@@ -50,16 +52,15 @@ def annotated_files(root: Path) -> dict[str, tuple[Path, Path]]:
     Raises:
         ValueError: no such folders; an image without its box file or the other way round; a name that occurs twice.
     """
-    folders = [
-        path for path in sorted([root / "images", *root.glob("**/images")]) if (path / "../annotations").is_dir()
-    ]
+    within = listing(root).folders.values()
+    folders = [path for path in within if path.name == "images" and (path.parent / "annotations").is_dir()]
     if not folders:
         raise ValueError(
             f"{root} holds no folder `images` with a folder `annotations` beside it; expected RDD2022 as unpacked "
             "(<country>/train/images, <country>/train/annotations/xmls), or images and annotations/xmls of your own"
         )
     pairs = {}
-    for images in dict.fromkeys(folders):
+    for images in folders:
         notes = images.parent / "annotations"
         notes = notes / "xmls" if (notes / "xmls").is_dir() else notes
         found = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
@@ -85,34 +86,33 @@ class Photograph:
     width: int
     height: int
     boxes: tuple[Box, ...]
+    left_out: tuple[str, ...] = ()  # boxes that could not be used, in sentences
 
 
-def read_photograph(image: Path, xml: Path, bad_boxes: Literal["error", "skip"]) -> Photograph:
+def read_photograph(
+    image: Path, xml: Path, bad_boxes: Literal["error", "skip"], categories: Collection[str] | None = None
+) -> Photograph:
     """The size of an image, not its pixels, and its boxes.
 
+    Args:
+        image: its file.
+        xml: its box file.
+        bad_boxes: what to do with a box without area or outside of its image: an error, or leave it out.
+        categories: classes whose boxes are used; a bad one of another class is always left out. None = all.
+
     Raises:
-        ValueError: a damaged file; a box without area or outside of its image, unless `bad_boxes` is "skip".
+        ValueError: a damaged file; a bad box, unless `bad_boxes` is "skip".
     """
-    try:
-        with Image.open(image) as opened:
-            turned = opened.getexif().get(0x0112, 1) >= 5  # lies on its side
-            width, height = opened.size[::-1] if turned else opened.size
-    except OSError as error:
-        raise unreadable(image, error) from error
-    boxes = []
+    width, height = upright_size(image)
+    boxes, left_out = [], []
     for box in read_voc(xml.read_bytes(), str(xml)):
         kind, left, top, right, bottom = box
         if 0 <= left < right <= width and 0 <= top < bottom <= height:
             boxes.append(box)
-        elif bad_boxes == "error":
-            fault = "has no area" if right <= left or bottom <= top else f"is not inside its image ({width}×{height})"
-            raise ValueError(
-                f"{xml}: box {kind} (xmin {left}, ymin {top}, xmax {right}, ymax {bottom}) {fault}; correct the file, "
-                "or leave such boxes out with bad_boxes='skip'"
-            )
-    return Photograph(width, height, tuple(boxes))
-
-
-def unreadable(path: Path, error: Exception) -> ValueError:
-    """The error for an image that cannot be opened or decoded."""
-    return ValueError(f"image {path} cannot be read: {error}. Replace or remove it.")
+            continue
+        fault = "has no area" if right <= left or bottom <= top else f"is not inside its image ({width}×{height})"
+        text = f"{xml}: box {kind} (xmin {left}, ymin {top}, xmax {right}, ymax {bottom}) {fault}"
+        if bad_boxes == "error" and (categories is None or kind in categories):
+            raise ValueError(f"{text}; correct the file, or leave such boxes out with bad_boxes='skip'")
+        left_out.append(text)
+    return Photograph(width, height, tuple(boxes), tuple(left_out))

@@ -298,7 +298,7 @@ class Rules(NamedTuple):
     epsilon: float
     biases: bool  # whether b_j is there, and absorbs
     skip: float | str
-    box: tuple[Tensor, Tensor] | str | None = None  # (C, 1, 1) or one number each; or "ones"
+    box: tuple[Tensor, Tensor] | None = None  # (C, 1, 1) or one number each
     layers: Mapping[nn.Module, Mapping[str, Any]] = MappingProxyType({})  # which of these are a layer's own
 
     def keeps(self, module: nn.Module) -> bool:
@@ -338,8 +338,7 @@ class Rules(NamedTuple):
         x = step.inputs[0]
         apply, weight, bias = _as_linear(step)
         if self.box is not None and step.sources[0] == 0:
-            ones = [(torch.ones_like(x), self.weights(weight, 1))]
-            terms, bias = ones if self.box == "ones" else zbox(x, weight, *self.box), None
+            terms, bias = zbox(x, weight, *self.box), None
         else:
             positive = self.weights(weight, 1)
             if positive is weight or x.amin() >= 0:
@@ -354,6 +353,20 @@ class Rules(NamedTuple):
         gradients = torch.autograd.grad(z, inputs, ratio)
         products = [gradient.mul_(x.detach()) for x, gradient in zip(inputs, gradients)]
         return (sum(products[1:], products[0]),), absorbed
+
+
+class OnesFirst(Rules):
+    """The same, but that the first layer sees an image of ones."""
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """ValueError: there is no first layer."""
+        if not any(step.sources == (0,) and type(step.module) in LAYERS for step in steps):
+            raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
+
+    def linear(self, step: Step, relevance: Tensor) -> Shares:
+        """Share by contributions; those of pixels by the weights alone."""
+        pixels = step.sources[0] == 0
+        return super().linear(step._replace(inputs=[torch.ones_like(step.inputs[0])]) if pixels else step, relevance)
 
 
 def _rule_by_layer(model: nn.Module, rule: Any) -> dict[nn.Module, str]:
@@ -505,6 +518,8 @@ class LRP:
             raise ValueError(f"got epsilon={epsilon!r}, gamma={gamma!r}; expected finite numbers of at least 0")
         self.model, self.start, self.box, self.output, self.batch_size = model, start, box, output, batch_size
         self.rules = Rules(rules[rule], epsilon, rule != "zplus" if biases is None else biases, skip, layers=layers)
+        if isinstance(box, str):
+            self.rules = OnesFirst(*self.rules)
         self.ledger: pd.DataFrame | None = None
 
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
@@ -532,6 +547,8 @@ class LRP:
             relevance, self.ledger = propagate(steps, {numbers[outputs]: seed}, rules)
             if rules.box and not any(step.sources == (0,) and type(step.module) in LAYERS for step in steps):
                 raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
+            if isinstance(rules, OnesFirst):
+                rules.check(steps)
         return relevance.sum(1)
 
     def _batched(self, method: Callable[[Tensor, Target], Any], inputs: Tensor, target: Target) -> list[Any]:
@@ -561,9 +578,11 @@ class LRP:
         values = values[self.start]().expand_as(scores)
         return torch.zeros_like(scores).scatter(1, chosen, values.gather(1, chosen)).reshape(outputs.shape)
 
-    def _box(self, images: Tensor) -> tuple[Tensor, Tensor] | str | None:
-        if self.box is None or isinstance(self.box, str):
-            return self.box
+    def _box(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.box is None:
+            return None
+        if isinstance(self.box, str):
+            return None
         low, high = (torch.as_tensor(bound).to(images).reshape(-1, 1, 1) for bound in self.box)
         if len(low) not in (1, images.shape[1]) or len(high) not in (1, images.shape[1]):
             raise ValueError(f"box: got {self.box}; expected two numbers, or two tensors of {images.shape[1]} channels")

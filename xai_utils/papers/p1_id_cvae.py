@@ -8,12 +8,16 @@ classifier and a realism band that never saw the ID-CVAE.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xai_utils.data.imageset import ImageSet
 from xai_utils.explain.morphing import ConditionalAutoencoder, decode_path, path_along_data
+from xai_utils.metrics import estimates, statistics
+from xai_utils.metrics.statistics import Estimate
 from xai_utils.seeds import numpy_rng
 
 
@@ -205,3 +209,15 @@ def study_sheet(images: Sequence[str], methods: Sequence[str], raters: int, seed
         order = numpy_rng(seed, "study", rater).permutation(len(trials))
         rows += [(rater, number, *trials[index], pd.NA) for number, index in enumerate(order, start=1)]
     return pd.DataFrame(rows, columns=["rater", "trial", "image", "method", "rating"])
+
+
+def share(hits: np.ndarray, images: ImageSet, seed: int) -> Estimate:
+    """Share of `hits` (N,) bool of N images: Wilson's interval, or over their groups where these are known."""
+    if images.groups is not None:
+        return estimates.mean(hits, images.groups, seed)
+    return statistics.proportion(int(hits.sum()), len(hits))
+
+
+def mean_over(images: ImageSet, seed: int, values: np.ndarray) -> Estimate:
+    """Mean of values (N,) of N images with its bootstrap interval, over their groups where these are known."""
+    return estimates.mean(values, images.groups, seed)

@@ -1,6 +1,6 @@
 """Paper 2: how maps of a regression compare with the true region (claims P2.2 to P2.7, X2.2 and X2.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xai_utils.data.imageset import ImageSet
+from xai_utils.metrics import estimates
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
 from xai_utils.metrics.statistics import Estimate, bootstrap
 
@@ -15,15 +17,45 @@ READINGS = ("signed", "clip", "shift")  # of R = L̂ / ΣΣL̂; "signed" is the 
 NO_REGION = "fewer than two images with a true region"
 
 
-def mean_of_known(values: Tensor, seed: int) -> Estimate:
-    """Mean of values (N,) with its bootstrap interval over images.
+def mean_of_known(values: Tensor, seed: int, clusters: np.ndarray | None = None) -> Estimate:
+    """Mean of values (N,) with its bootstrap interval over images, or over `clusters` (N,) of them.
 
     NaN marks an image without a true region and is left out; fewer than two others make the mean undefined.
     """
-    known = values[torch.isfinite(values)].double().numpy()
+    finite = torch.isfinite(values)
+    known = values[finite].double().numpy()
     if len(known) < 2:
         return Estimate(None, len(known), note=NO_REGION)
+    if clusters is not None:
+        return estimates.mean(known, clusters[finite.numpy()], seed)
     return bootstrap(known, seed=seed)
+
+
+def mean_over(images: ImageSet, seed: int, values: Tensor, which: Tensor | None = None) -> Estimate:
+    """`mean_of_known` of values (N,) of N images, of those alone where `which` (N,) holds; groups are kept together."""
+    if which is not None:
+        values = values[which]
+    if images.groups is None:
+        return mean_of_known(values, seed)
+    return mean_of_known(values, seed, images.groups if which is None else images.groups[which.numpy()])
+
+
+def r_squared(targets: Tensor, predictions: Tensor, seed: int, groups: np.ndarray | None = None) -> Estimate:
+    """Coefficient of determination of predictions (N,), with its bootstrap interval over images; 0 = the targets' mean.
+
+    Groups (N,) of images are drawn whole. Undefined where the targets are all alike.
+    """
+    truth, errors = targets.double().numpy(), (targets - predictions).double().square().numpy()
+    if np.ptp(truth) == 0:
+        return Estimate(None, len(truth), note="all targets are alike")
+
+    def statistic(errors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        n = weights.sum(1)
+        spread = weights @ truth**2 - (weights @ truth) ** 2 / n
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one target is left out
+            return 1 - weights @ errors / spread
+
+    return bootstrap(errors, statistic, groups, seed=seed)
 
 
 def inside_difference(maps: Tensor, masks: Tensor | None) -> Tensor:
@@ -54,8 +86,14 @@ def misled(maps: Tensor, masks: Tensor | None) -> Tensor:
     return torch.where(torch.isfinite(apart), (apart < 0).to(apart), apart)
 
 
-def nearest(values: Tensor, wanted: Sequence[float]) -> list[int]:
-    """Index of the value (N,) nearest to each wanted one."""
+def nearest(values: Tensor, wanted: Sequence[float], own: str | None = None) -> list[int]:
+    """Index of the value (N,) nearest to each wanted one.
+
+    The paper's targets go from −1 to 1. Of `own` images (their folder) the same places among the targets are taken:
+    for −0.8 that below which a tenth of them lie.
+    """
+    if own is not None:
+        wanted = [values.double().quantile((value + 1) / 2).item() for value in wanted]
     return [(values - value).abs().argmin().item() for value in wanted]
 
 
@@ -85,8 +123,11 @@ def cancelled(ram: Tensor, moram: Tensor, masks: Tensor | None = None) -> dict[s
     return {name: 1 - (ram.abs() * w).sum((1, 2)) / (moram * w).sum((1, 2)) for name, w in places.items()}
 
 
-def share_difference(hits: Tensor, group: Tensor, seed: int) -> Estimate:
-    """Share of `hits` (N,) where `group` (N,) holds minus the share elsewhere; NaN as in `mean_of_known`."""
+def share_difference(hits: Tensor, group: Tensor, seed: int, images: ImageSet | None = None) -> Estimate:
+    """Share of `hits` (N,) where `group` (N,) holds minus the share elsewhere; NaN as in `mean_of_known`.
+
+    The interval is over `images`, or over their groups where these are known.
+    """
     known = torch.isfinite(hits)
     x, one = hits[known].double().numpy(), group[known].double().numpy()
     if min(one.sum(), len(one) - one.sum()) < 2:
@@ -96,6 +137,10 @@ def share_difference(hits: Tensor, group: Tensor, seed: int) -> Estimate:
         with np.errstate(invalid="ignore"):  # a resample without one of the groups is left out
             return weights @ (x * one) / (weights @ one) - weights @ (x * (1 - one)) / (weights @ (1 - one))
 
+    if images is not None and images.groups is not None:
+        if reason := estimates.too_few(one > 0, clusters := images.groups[known.numpy()]):
+            return Estimate(None, len(x), note=reason)
+        return bootstrap(x, difference, clusters, seed=seed)
     return bootstrap(x, difference, seed=seed)
 
 
@@ -116,10 +161,13 @@ def areas(curves: Mapping[tuple[str, str], Tensor], r: Tensor) -> dict[tuple[str
     return {key: torch.trapezoid(values, r.to(values), dim=1) for key, values in curves.items()}
 
 
-def compare_readings(curves: Mapping[tuple[str, str], Tensor], r: Tensor, seed: int) -> dict[str, dict[str, Estimate]]:
+def compare_readings(
+    curves: Mapping[tuple[str, str], Tensor], r: Tensor, mean: Callable[[Tensor], Estimate]
+) -> dict[str, dict[str, Estimate]]:
     """MoRAM against RAM under each reading, as P2.4 compares them.
 
-    share_of_r: where on r the mean curve of MoRAM is at least RAM's. auc_difference: MoRAM's area minus RAM's.
+    share_of_r: where on r the mean curve of MoRAM is at least RAM's. auc_difference: MoRAM's area minus RAM's. `mean`
+    makes an estimate of values of all images, as `mean_over` does.
     """
     area, found = areas(curves, r), {}
     for reading in READINGS:
@@ -127,9 +175,9 @@ def compare_readings(curves: Mapping[tuple[str, str], Tensor], r: Tensor, seed: 
         known = bool(torch.isfinite(ram).all())
         share = (moram >= ram).double().mean().item()
         found[reading] = {
-            "ram_area": mean_of_known(area[reading, "RAM"], seed),
-            "moram_area": mean_of_known(area[reading, "MoRAM"], seed),
-            "auc_difference": mean_of_known(area[reading, "MoRAM"] - area[reading, "RAM"], seed),
+            "ram_area": mean(area[reading, "RAM"]),
+            "moram_area": mean(area[reading, "MoRAM"]),
+            "auc_difference": mean(area[reading, "MoRAM"] - area[reading, "RAM"]),
             "share_of_r": Estimate(share, len(r)) if known else Estimate(None, 0, note=NO_REGION),
         }
     return found
@@ -155,9 +203,18 @@ def sums(maps: Tensor) -> dict[str, float]:
     """What dividing by ΣΣL̂ does to maps (N, H, W).
 
     flipped: share of maps with a negative sum, where R has the opposite sign everywhere. nearly_zero: share with a sum
-    below 1 % of Σ|L̂|, where R blows up. largest: of |R|, over all pixels and maps.
+    below 1 % of Σ|L̂|, where R blows up. largest: of |R|, over all pixels and maps. All are NaN for no maps.
     """
     total, weight = maps.sum((1, 2)), maps.abs().sum((1, 2))
-    largest = (maps.abs().amax((1, 2)) / total.abs()).max().item()
+    peaks = maps.abs().amax((1, 2)) / total.abs()
+    largest = torch.cat([peaks, peaks.new_full((int(not len(peaks)),), torch.nan)]).max().item()
     flipped, tiny = (total < 0).double().mean().item(), (total.abs() < 0.01 * weight).double().mean().item()
     return {"flipped": flipped, "nearly_zero": tiny, "largest": largest}
+
+
+def share(value: float, n: int) -> Estimate:
+    """A share of n images; NaN, as `sums` has it for none, is not defined."""
+    try:
+        return Estimate(value, n, unit="share")
+    except ValueError:
+        return Estimate(None, n, unit="share", note="no image with a target of this sign")

@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from torch import Tensor, nn
 
 from xai_utils.data.imageset import SPLITS, ImageSet
+from xai_utils.data.listing import NORMAL
 from xai_utils.data.store import resolve
 from xai_utils.explain.batches import in_batches
 from xai_utils.explain.explainer import Explainer
@@ -39,10 +40,14 @@ ON_THE_GRID = ("attainable", "share", "near", "near_area", "peak")
 def normal_classes(names: str, class_names: Sequence[str]) -> list[int]:
     """Numbers of the classes without a defect, from their names with commas between; "" is none.
 
+    The notebook's default, the three of the drawn set, takes what is there: all classes that are usually called so.
+
     Raises:
         ValueError: a name that is no class, or every class is normal.
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if names == "normal, normal_scratch, normal_dirt":
+        wanted = [name for name in class_names if name.lower() in NORMAL]
     if unknown := [name for name in wanted if name not in class_names]:
         raise ValueError(f"normal: {unknown[0]!r} is no class of the data; expected some of {', '.join(class_names)}")
     if set(wanted) >= set(class_names):

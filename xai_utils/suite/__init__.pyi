@@ -1,3 +1,4 @@
+from .answer import load_network as load_network
 from .parameters import arms as arms
 from .record import Record as Record
 from .record import load_record as load_record

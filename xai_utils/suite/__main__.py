@@ -1,8 +1,8 @@
-"""`python -m xai_utils.suite verify`: see `verify`."""
+"""`python -m xai_utils.suite verify` and `python -m xai_utils.suite answer`: see the modules of these names."""
 
 import sys
 
-from xai_utils.suite.verify import main
+from xai_utils.suite import answer, verify
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer.main(sys.argv[2:]) if sys.argv[1:2] == ["answer"] else verify.main())

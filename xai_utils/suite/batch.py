@@ -2,35 +2,76 @@
 
 import functools
 import itertools
+import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from pydantic import Field
 
 from xai_utils.data import store
 from xai_utils.suite import chain, parameters
+from xai_utils.suite.parameters import Plain
 from xai_utils.suite.publish import settle_all
-from xai_utils.suite.record import Record, load_record, published, results_root, stale, unreadable
-from xai_utils.suite.strict import said
+from xai_utils.suite.record import Record, completed, load_record, published, results_root, stale, unreadable
+from xai_utils.suite.strict import Strict, checked, load_yaml, said
 
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError)
 
 
 class Job(NamedTuple):
-    """One run, and why it has to be done; no reason: its record is there and current."""
+    """One run, and why it has to be done; no reason: its record is there and current.
+
+    `parameters` are passed over those of profile and arm, in JSON; the arm then ends in "+own-" and their name.
+    """
 
     profile: str
     paper: str
     arm: str
     seed: int
     reason: str
+    parameters: str = "{}"
 
     @property
     def key(self) -> str:
         """Folder of the run below the results."""
         return f"{self.profile}/{self.paper}/{self.arm}/seed_{self.seed}"
+
+
+class OwnImages(Strict):
+    """One entry of a file of own images: which papers, and what `notebooks/run` is passed."""
+
+    papers: list[str] | None = Field(default=None, min_length=1)
+    arm: str | None = None
+    parameters: dict[str, Plain] = Field(min_length=1)
+
+
+def own_images(path: str | Path, root: Path | None = None) -> dict[str, OwnImages]:
+    """The entries of a YAML file of own images, by their names, which become a part of the names of folders.
+
+    Raises:
+        ValueError: there is no such file, or it is not valid.
+    """
+    file = (root or store.repository_root()) / Path(path).expanduser()
+    try:
+        found = checked(dict[str, OwnImages], load_yaml(file.read_text(encoding="utf-8")), f"OWN: {file}")
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"OWN: {file} cannot be read ({error})") from None
+    if wrong := [name for name in found if not re.fullmatch(r"\w+", name, re.ASCII)]:
+        raise ValueError(f"OWN: {file}: {wrong[0]!r} becomes a part of a folder's name: use letters, digits and '_'")
+    return found
+
+
+def own_words(path: str, arm: str, root: Path | None = None) -> dict[str, str]:
+    """What the command of a run of own images needs: name, plain arm, and papermill's arguments for a shell."""
+    plain, _, name = arm.partition(f"{parameters.OWN}-")
+    if not name:
+        return {"name": "", "arm": arm, "words": ""}
+    passed = own_images(path, root)[name].parameters
+    return {"name": name, "arm": plain, "words": shlex.join(["-y", json.dumps(passed)])}
 
 
 def seeds_of(text: str) -> list[int]:
@@ -44,7 +85,9 @@ def seeds_of(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root: Path | None = None) -> list[Job]:
+def plan(
+    profile: str, papers: str = "", arms: str = "", seeds: str = "0", root: Path | None = None, own: str = ""
+) -> list[Job]:
     """All runs that are asked for, in the order of papers, arms and seeds, those that are current too.
 
     A record is current if it is whole, stands in its own folder, was made with the parameters of its profile, and the
@@ -57,6 +100,7 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
         arms: of every paper; none: the first arm of each; "all": all arms of each.
         seeds: as `seeds_of` reads them.
         root: the checkout; default: the repository.
+        own: a YAML file of own images (`own_images`): their runs alone, each entry of its papers.
 
     Raises:
         ValueError: an unknown paper, profile or arm, seeds that are none; it says which there are.
@@ -67,7 +111,9 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
         raise ValueError(f"PAPERS: no notebook {', '.join(unknown)}; there are: {', '.join(there) or 'none'}")
     if not there:
         raise ValueError(f"no notebook such as 01_id_cvae_morphing.ipynb in {root / 'notebooks'}")
-    wanted = seeds_of(seeds) or [0]
+    wanted, mine = seeds_of(seeds) or [0], own_images(own, root) if own else {}
+    if unknown := [paper for entry in mine.values() for paper in entry.papers or () if paper not in there]:
+        raise ValueError(f"OWN: {own}: no notebook {', '.join(unknown)}; there are: {', '.join(there)}")
     for paper in dict.fromkeys(_words(papers) or there):
         profiles = sorted(path.parent.name for path in (root / "notebooks/profiles").glob(f"*/{paper}.yaml"))
         if profile not in profiles:
@@ -79,10 +125,15 @@ def plan(profile: str, papers: str = "", arms: str = "", seeds: str = "0", root:
         chosen = known if _words(arms) == ["all"] else list(dict.fromkeys(_words(arms))) or known[:1]
         if unknown := [arm for arm in chosen if arm not in known]:
             raise ValueError(f"ARMS: {paper} has no arm {', '.join(unknown)}; it has: {', '.join(known)}, or say all")
-        for arm in chosen:
+        runs = [(arm, "{}") for arm in chosen] if not mine else []
+        for name, entry in mine.items():
+            if paper in (entry.papers or there):
+                picked = chosen if _words(arms) or entry.arm is None else [entry.arm]
+                runs += [(f"{arm}{parameters.OWN}-{name}", json.dumps(entry.parameters)) for arm in picked]
+        for arm, passed in runs:
             settle_all(results_root() / profile / paper / arm)
             with chain.one_moment():
-                jobs += _all_reasoned([Job(profile, paper, arm, seed, "") for seed in wanted], root)
+                jobs += _all_reasoned([Job(profile, paper, arm, seed, "", passed) for seed in wanted], root)
     return jobs
 
 
@@ -100,7 +151,12 @@ def _all_reasoned(jobs: Sequence[Job], root: Path) -> list[Job]:
     first = functools.cache(lambda: lowest((results_root() / jobs[0].key).parent))
     known: dict[Any, list[str]] = {}
     try:
-        expected = parameters.planned(jobs[0].paper, jobs[0].profile, jobs[0].arm, root)
+        expected = parameters.planned(jobs[0].paper, jobs[0].profile, jobs[0].arm.partition(parameters.OWN)[0], root)
+        if mine := json.loads(jobs[0].parameters):
+            entries = parameters.schema(jobs[0].paper, root).parameters
+            for name in entries.keys() & mine.keys():  # the values that these choose of others
+                expected |= {other: allowed[0] for other, allowed in entries[name].chooses.items()}
+            expected |= mine
     except UNREADABLE as error:
         return [job._replace(reason=_cannot_be_read(error)) for job in jobs]
     for job in jobs:
@@ -135,7 +191,8 @@ def _reason(
     if (record.profile, record.paper, record.arm, record.seed) != run[:4]:
         return f"the record of {record.profile}/{record.paper}/{record.arm}/seed_{record.seed} lies in its place"
     wanted = dict(expected) | {"seed": run.seed, "device": record.parameters.get("device")}
-    if other := sorted(n for n in wanted if not _equal(record.values.get(n), published(wanted[n]))):
+    made_with = completed(record, root)
+    if other := sorted(n for n in wanted if not _equal(made_with.get(n), published(wanted[n]))):
         return f"made with other parameters: {', '.join(other)}"
     if changed := stale(record, root, known) + _other_data(record, root, known):
         if wrong := unreadable(record.provenance.modules.keys() & {*changed}, root):

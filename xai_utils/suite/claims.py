@@ -7,7 +7,7 @@ metrics over seeds (`report`). results/README.md explains the vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,27 +89,40 @@ class Paper(Strict):
 
     def kept_for(self, arm: str, seed: int) -> str:
         """The claim whose rule keeps the run of this arm and seed for itself; "" for a run that everything looks at."""
-        arm = arm.removesuffix(OWN)
+        arm = arm.partition(OWN)[0]
         return next((name for name, entry in self.judged.items() if entry.rule.keeps(arm, seed)), "")
 
     def reported(self, claim: str) -> list[Value]:
         """The paper's own numbers for a claim, in the file's order."""
         return [value for value in self.values if value.id.startswith(claim + ".")]
 
-    def _gates(self, claim: str, parameters: Mapping[str, Any]) -> list[Competence]:
-        """What the network that `claim` is about must have reached in a run of these parameters, whose arm counts."""
-        return [gate for gate in self.competence if claim in gate.claims and gate.applies(parameters)]
+    def _gates(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[Competence]:
+        """What the network that `claim` is about must have reached in a run of these parameters, whose arm counts.
+
+        On own images every claim but a value stands behind gates, in every arm: those that name it, else all networks'.
+        """
+        named = [gate for gate in self.competence if claim in gate.claims]
+        if not parameters.get("own"):
+            return [gate for gate in named if gate.applies(parameters)]
+        if self.judged[claim].kind == "value" and not named:
+            return []  # a number on other images is not comparable, whatever was learned
+        return _one_each(named, parameters) or self._of_all_networks(metrics, parameters)
+
+    def _of_all_networks(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[Competence]:
+        """The gates of the networks that a run on own images has trained, and at least the first."""
+        found = _one_each(self.competence, parameters)
+        return [gate for gate in found if gate is found[0] or gate.metric in metrics]
 
     def missing(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> list[str]:
         """The metrics that `claim` needs of a run of these parameters and lacks; arguments as for `evaluate`."""
         rule = self.judged[claim].rule
-        read = [*rule.metrics(), *(gate.metric for gate in self._gates(claim, parameters))]
+        read = [*rule.metrics(), *(gate.read(metrics, parameters) for gate in self._gates(claim, metrics, parameters))]
         return [name for name in dict.fromkeys(read) if name not in metrics] if rule.judges(parameters) else []
 
     def judge(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Verdict:
         """The verdict on one claim. Arguments as for `evaluate`; MissingMetric: a metric is not there."""
         entry = self.judged[claim]
-        return entry.rule.evaluate(entry.kind, metrics, parameters, self._gates(claim, parameters))
+        return entry.rule.evaluate(entry.kind, metrics, parameters, self._gates(claim, metrics, parameters))
 
     def competent(self, claim: str, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Learned:
         """Whether the network that `claim` is about has learned its task; True where no gate stands before it.
@@ -123,9 +136,20 @@ class Paper(Strict):
         """
         if claim not in self.judged:
             raise ValueError(f"no claim {claim!r}; there are {', '.join(self.judged)}")
-        found = [gate.check(metrics, parameters) for gate in self._gates(claim, parameters)]
+        found = [gate.check(metrics, parameters) for gate in self._gates(claim, metrics, parameters)]
         order = {False: 0, None: 1, True: 2}
         return min(found, key=lambda entry: order[entry.learned], default=Learned(True, "no bound is set"))
+
+    def warning(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> str:
+        """What is said of a run on own images one of whose networks has not learned its task; "" of all others."""
+        gates = self._of_all_networks(metrics, parameters) if parameters.get("own") else []
+        return next(filter(None, (gate.check(metrics, parameters).warning for gate in gates)), "")
+
+
+def _one_each(gates: Sequence[Competence], parameters: Mapping[str, Any]) -> list[Competence]:
+    """Gates for own images, one a metric: those of the run's arm; of an arm that has none, all."""
+    chosen = [gate for gate in gates if gate.applies(parameters)] or gates
+    return list({gate.metric: gate for gate in chosen}.values())
 
 
 class Reported(Strict):

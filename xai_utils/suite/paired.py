@@ -26,13 +26,12 @@ SEED = 0  # of the bootstrap and of the signs that a test draws
 
 
 class Reversal(Strict):
-    """Whether the order of methods turns round between two conditions, in kept arrays `<condition>_<method>`.
+    """Whether the order of methods turns round between two conditions, a file of kept arrays each, an array a method.
 
     The metric is `statistics.reversal` of the two.
     """
 
-    arrays: str
-    conditions: list[str] = Field(min_length=2, max_length=2)
+    arrays: list[str] = Field(min_length=2, max_length=2)
     methods: list[str] = Field(min_length=2)
     clusters: str
     metric: str
@@ -69,26 +68,23 @@ def compared(entry: Paired | Reversal, records: Sequence[Record], results: Path)
         ValueError: an array that cannot be read; seeds that scored other images than the first.
     """
     if isinstance(entry, Reversal):
-        names = [f"{condition}_{method}" for condition in entry.conditions for method in entry.methods]
-        wanted = [entry.metric]
+        files, wanted = entry.arrays, [entry.metric]
+        names = [f"{file}.{method}" for file in files for method in entry.methods]
     else:
-        names = [f"{entry.values}_{method}" for method in (entry.ours, *entry.others)]
-        wanted = list(entry.metrics.values())
+        files, wanted = [entry.arrays], list(entry.metrics.values())
+        names = [f"{entry.arrays}.{entry.values}_{method}" for method in (entry.ours, *entry.others)]
     folders = [results / r.profile / r.paper / r.arm / f"seed_{r.seed}" for r in records]
-    if not all((folder / f"{entry.arrays}.npz").is_file() for folder in folders):
+    if not all((folder / f"{file}.npz").is_file() for folder in folders for file in files):
         return {}
-    found = [
-        {name.removeprefix(f"{entry.arrays}."): values for name, values in load_arrays(folder, [entry.arrays]).items()}
-        for folder in folders
-    ]
-    if not all({*names, entry.clusters} <= set(arrays) for arrays in found):
+    found, shared = [load_arrays(folder, files) for folder in folders], [f"{file}.{entry.clusters}" for file in files]
+    if not all({*names, *shared} <= set(arrays) for arrays in found):
         return {}
-    clusters = found[0][entry.clusters]
+    clusters = found[0][shared[0]]
     for record, arrays in zip(records, found):
-        if not np.array_equal(arrays[entry.clusters], clusters):
+        if other := [name for name in shared if not np.array_equal(arrays[name], clusters)]:
             raise ValueError(
-                f"{record.paper}, {record.arm}, seed {record.seed}: {entry.arrays}.npz is of other images than that of "
-                f"seed {records[0].seed} ({entry.clusters} differs); run one of them again"
+                f"{record.paper}, {record.arm}, seed {record.seed}: {other[0]} is of other images than {shared[0]} of "
+                f"seed {records[0].seed}; run one of them again"
             )
     if len(set(clusters.tolist())) < 2:
         return {name: Estimate(None, len(clusters), note="one group of images") for name in wanted}

@@ -30,7 +30,12 @@ _LIMITS |= {"maximum": ("at most", operator.le), "below": ("below", operator.lt)
 
 
 class Parameter(Strict):
-    """One entry of ``notebooks/parameters/<paper>.yaml``; `default` is the value in the notebook's own cell."""
+    """One entry of ``notebooks/parameters/<paper>.yaml``; `default` is the value in the notebook's own cell.
+
+    chooses: another parameter, and its values that this one goes with, {dataset: [folder, rdc]}: where this one is
+    given and the other is not, the other gets the first of them, and none of them stands without this one.
+    needs: another parameter without which this one does nothing, and must not be passed.
+    """
 
     kind: Literal["str", "int", "float", "bool"] = Field(alias="type")
     default: Plain | list[Plain]
@@ -41,6 +46,8 @@ class Parameter(Strict):
     below: float | None = None
     nullable: bool = False
     many: bool = Field(default=False, alias="list")
+    chooses: dict[str, list[str]] = Field(default_factory=dict)
+    needs: str = ""
     help: str
 
     @pydantic.model_validator(mode="after")
@@ -202,12 +209,44 @@ def resolve(paper: str, names: Mapping[str, Any], passed: Collection[str] | None
     chosen = {name for name in passed if name in given and name not in WHICH}
     values = {name: given[name] if name in chosen or name in WHICH else standing[name] for name in given}
     sets = known.arms.get(arm, {})
-    replaced = {
-        name: (given[name], f"arm {arm}" if name in sets else f"profile {profile}" if name in profiled else "default")
-        for name in given
-        if values[name] != given[name]
-    }
+    follows = _chosen_by(known, values, chosen, f"arm {arm}", sets)
+    values |= {name: value for name, (value, _) in follows.items()}
+    who = dict.fromkeys(profiled, f"profile {profile}") | dict.fromkeys(sets, f"arm {arm}")
+    who |= {name: by for name, (_, by) in follows.items()}
+    replaced = {n: (given[n], who.get(n, "default")) for n in given if values[n] != given[n]}
     return Effective(values, replaced, tuple(sorted(name for name in chosen if given[name] != standing[name])))
+
+
+def _chosen_by(
+    known: Schema, values: Mapping[str, Any], chosen: Collection[str], arm: str, sets: Collection[str]
+) -> dict[str, tuple[str, str]]:
+    """What follows from parameters that choose another one's value: name -> (value, who says so); see `Parameter`.
+
+    Raises:
+        ValueError: the two contradict each other, or one lacks what it needs. It says what to pass.
+    """
+    found = {}
+    for name, entry in known.parameters.items():
+        for other, allowed in entry.chooses.items():
+            given, fits = values[name] != entry.default, values[other] in allowed
+            if given and not fits:
+                if other in chosen or other in sets:
+                    who = f"is {values[other]!r}" if other in chosen else f"is {values[other]!r} in {arm}"
+                    raise ValueError(
+                        f"{name} = {values[name]!r} does not go with {other}, which {who}: leave {other} out (or "
+                        f"{' or '.join(allowed)}), or leave {name} out"
+                    )
+                found[other] = (allowed[0], name)
+            if fits and not given:
+                raise ValueError(
+                    f"{other} is {values[other]!r}, and {name} is not given: pass it, -p {name} /path/to/them"
+                )
+        idle = entry.needs and values[entry.needs] == known.parameters[entry.needs].default
+        if idle and name in chosen and values[name] != entry.default:
+            raise ValueError(
+                f"{name} = {values[name]!r} does nothing without {entry.needs}: pass that, too, or leave {name} out"
+            )
+    return found
 
 
 def _planned(known: Schema, paper: str, profile: str, arm: str, root: Path | None) -> dict[str, Any]:
@@ -285,7 +324,11 @@ def _validated(paper: str, known: Mapping[str, Parameter], names: Mapping[str, A
         shown = f"{name} = {given[name]!r:.80} ({type(given[name]).__name__})"
         if kind == "extra_forbidden":
             closest = difflib.get_close_matches(name, known, 1, 0.0)[0]
-            problems.append(f"{shown}: no such parameter; the closest is {closest!r}. Rename it or leave it out.")
+            own = given[name] == "folder" and "folder" in known  # dataset, source: each paper has its own word
+            hint = (
+                "your own images are read from -p folder /path/to/images alone" if own else "rename it or leave it out"
+            )
+            problems.append(f"{shown}: no such parameter; the closest is {closest!r}. {hint[0].upper()}{hint[1:]}.")
             continue
         problems.append(f"{shown}: expected {known[name].expected()}. Change it.")
         if known[name].kind == "str" and not known[name].many and isinstance(given[name], int | float | bool | None):

@@ -1,9 +1,9 @@
 """A record and its files put in place of older ones, so that a kill at any moment leaves one whole record or the other.
 
 Everything is written beside the folder first. Then the moves, one rename each, are noted in the staging folder, and
-made in order: the old record.json goes, its PNG and NPZ files go, the new ones come, the new record.json comes last. So
-no record.json ever stands beside files that are not its own. Where that was broken off, `settle` finishes the noted
-moves; the staging folder alone says which of them were made.
+made in order: the old record.json goes, its PNG, NPZ and CSV files go, the new ones come, the new record.json comes
+last. So no record.json ever stands beside files that are not its own. Where that was broken off, `settle` finishes the
+noted moves; the staging folder alone says which of them were made.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import filelock
 
 NOTE = "moves.json"
+OWNED = ("record.json", "*.png", "*.npz", "*.csv")  # what a record brings, and takes with it
 
 
 class _Move(NamedTuple):
@@ -51,7 +52,7 @@ def publish(folder: Path, files: Mapping[str, bytes]) -> None:
             (stage / kind).mkdir()
         for name, content in files.items():
             _write(stage / "new" / name, content)
-        present = [path.name for kind in ("record.json", "*.png", "*.npz") for path in sorted(folder.glob(kind))]
+        present = [path.name for kind in OWNED for path in sorted(folder.glob(kind))]
         moves = [_Move("old", name) for name in present] + [_Move("new", name) for name in files]
         _sync(stage / "new", stage / "old")
         _write(stage / NOTE, json.dumps(moves).encode())

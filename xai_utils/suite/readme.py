@@ -1,11 +1,13 @@
 """The generated blocks of README.md and results/README.md, from the committed records and findings.
 
-    python -m xai_utils.suite.readme [--results FOLDER]
+    python -m xai_utils.suite.readme
+
+They are written from the repository's own results/, whatever $XAI_RESULTS is: another tree has `report` and its tables.
 
 A block stands between <!-- name:begin --> and <!-- name:end -->: in README.md the finding that surprises, what a reader
 would not guess, and a row per paper; in results/README.md, folded, a table per paper, claim by claim.
 
-Exit code: 0; 2 a record cannot be used, or a finding is not true of the records.
+Exit code: 0; 2 a record cannot be used, a finding is not true of the records, or another tree was asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xai_utils.data.store import repository_root
+from xai_utils.data.store import repository_root, resolve
 from xai_utils.progress import print_anywhere
 from xai_utils.suite import claims, findings, over_seeds, report
 from xai_utils.suite.record import Record
@@ -150,13 +152,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.readme", description=__doc__.splitlines()[0])
-    parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
+    parser.add_argument("--results", default="results", help="the repository's results/, and no other")
     given = parser.parse_args(argv)
-    problems = report.scan(given.results)[1]
+    committed = repository_root() / "results"
+    if resolve(given.results) != committed.resolve():
+        print(f"the pages show {committed} alone, not {given.results}: for another tree ask report, or report export")
+        return 2
+    problems = report.scan(committed)[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the problems are printed below, once each
         try:
-            written = blocks(given.results)
+            written = blocks(committed)
         except findings.FindingError as error:
             problems, written = [*problems, str(error)], {}
         for name, texts in written.items():

@@ -69,13 +69,16 @@ class Provenance(Strict):
     # files of weights that a parameter names → sha256; trainings that went on from a checkpoint → how often
     weights: dict[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
     resumed: dict[str, int] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    # trainings on own images, whose length their number and the minutes decided → epochs
+    epochs: dict[str, int] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
 
 class Record(Strict):
     """What ``record.json`` holds.
 
     `parameters` are those that the run computed with; `settings`, what its arm sets besides; `overrides`, the
-    parameters that the caller passed with other values than profile and arm have (the arm then ends in "+own").
+    parameters that the caller passed with other values than profile and arm have (the arm then ends in "+own" or
+    "+own-<name>").
     """
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
@@ -90,6 +93,9 @@ class Record(Strict):
     claims: dict[str, Verdict]
     figures: list[str]
     arrays: list[str]
+    # lines of images.csv, none of older runs; and what makes an image suspicious
+    images: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
+    suspicion: str = Field(default="", exclude_if=lambda value: not value)
     provenance: Provenance
 
     @property
@@ -109,7 +115,7 @@ def subject(values: dict[str, Any], profile: str, arm: str, sources: list[DataSo
     `own` says whether any images are a user's own.
     """
     names = dict.fromkeys(source.name for source in sources)  # where the arm chooses the data, no parameter does
-    told = {"profile": profile, "arm": arm.removesuffix(OWN), "own": any(s.variant == "own" for s in sources)}
+    told = {"profile": profile, "arm": arm.partition(OWN)[0], "own": any(s.variant == "own" for s in sources)}
     return {"dataset": ", ".join(names), **values, **told}
 
 
@@ -134,12 +140,14 @@ def results_root() -> Path:
 def run_folder(profile: str, paper: str, arm: str, seed: int, overrides: bool) -> Path:
     """Where a run's files lie; one that overrides what its profile or arm says never replaces the arm's own.
 
-    ValueError if profile or arm is no name of a folder.
+    That one goes to ``<arm>+own``, or to ``<arm>+own-<name>`` with a name in $XAI_NAME. ValueError if profile, arm or
+    name is no name of a folder.
     """
-    for part in (profile, arm):
+    name = os.environ.get("XAI_NAME", "") if overrides else ""
+    for part in (profile, arm, name or arm):
         if not re.fullmatch(NAME, part, re.ASCII):
             raise ValueError(f"{part!r} becomes a folder's name: use letters, digits, '_', '.' and '-'.")
-    return results_root() / profile / paper / (arm + OWN * overrides) / f"seed_{seed}"
+    return results_root() / profile / paper / (arm + OWN * overrides + f"-{name}" * bool(name)) / f"seed_{seed}"
 
 
 def load_record(path: str | Path) -> Record:
@@ -209,6 +217,15 @@ def unreadable(names: Iterable[str], root: Path | None = None) -> list[str]:
     return wrong
 
 
+def completed(record: Record, root: Path | None = None) -> dict[str, Any]:
+    """A record's values; a parameter that came after it has today's default there."""
+    try:
+        later = parameters.defaults(parameters.schema(record.paper, root))
+    except (FileNotFoundError, ValueError):  # what is wrong there is said elsewhere
+        later = {}
+    return {name: published(value) for name, value in later.items()} | record.values
+
+
 def same_result(a: Record, b: Record) -> list[str]:
     """What differs between two records, provenance (and with it timings) apart; empty if they are equal."""
 
@@ -249,7 +266,7 @@ def _stale(record: Record, root: Path | None) -> list[str]:
     root = root or repository_root()
     changed += [f"results/reported.yaml ({text})" for text in _lacking(record, root)]
     place = f"notebooks/parameters/{record.paper}.yaml"
-    arm = record.arm.removesuffix(OWN)
+    arm = record.arm.partition(OWN)[0]
     try:
         schema = parameters.schema(record.paper, root)
     except FileNotFoundError:
@@ -261,7 +278,9 @@ def _stale(record: Record, root: Path | None) -> list[str]:
     else:
         same = record.settings == schema.settings(arm) and (not schema.arms or arm in schema.arms)
         if f"notebooks/profiles/{record.profile}/{record.paper}.yaml" not in changed:  # else it is named already
-            made_with = {name: value for name, value in record.parameters.items() if name not in record.overrides}
+            named = [name for name in record.overrides if name in schema.parameters]
+            free = {*record.overrides, *(other for name in named for other in schema.parameters[name].chooses)}
+            made_with = {name: value for name, value in record.parameters.items() if name not in free}
             same = same and not _differs(record.paper, record.profile, arm, made_with, root)
     return changed + [f"{place} (arm {arm})"] * (not same)
 

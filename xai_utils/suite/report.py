@@ -1,9 +1,13 @@
 """The papers against their reproduction: tables from records, a diff of two results trees, the printed report.
 
-    python -m xai_utils.suite.report [--profile quick] [--check] [--results FOLDER]
+    python -m xai_utils.suite.report [--profile PROFILE] [--check] [--results FOLDER]
     python -m xai_utils.suite.report diff A B | export | records
 
-Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used.
+Without a profile it shows the runs of that of the newest record (with --check: of quick); of a run with own values, its
+paper alone.
+
+Exit code: 0; 1 a record is missing (`--check`) or the trees differ (`diff`); 2 a record cannot be used, or there is no
+such profile or folder.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from xai_utils.progress import print_anywhere
 from xai_utils.suite import chain, claims, parameters
 from xai_utils.suite.over_seeds import OverSeeds
 from xai_utils.suite.pooled import open_to_all, over_seeds
-from xai_utils.suite.record import Record, load_record, records_below, results_root, stale, unreadable
+from xai_utils.suite.record import Record, completed, load_record, records_below, results_root, stale, unreadable
 from xai_utils.suite.rules import VERDICTS, with_reason
 from xai_utils.suite.strict import in_one_line, said
 
@@ -57,7 +61,7 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
         if profile and record.profile != profile:
             continue
         first = records.setdefault(key, [record])[0]
-        one, two = (r.values for r in (first, record))
+        one, two = (completed(r) for r in (first, record))
         if other := sorted(n for n in {*one, *two} - {"seed"} if one.get(n) != two.get(n)):
             problems.append(
                 f"{path}: other parameters than seed {first.seed} ({', '.join(other)}); run one of them again"
@@ -108,10 +112,25 @@ def seeds_table(paper: str, arm: str | None = None, profile: str = "standard", r
     return frame.rename(columns={"value": "mean"}).rename_axis("metric")
 
 
-def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
+def newest(results: Folder = None) -> Record | None:
+    """The record of a results tree that was written last; None where there is none.
+
+    Files of a fresh clone are all of one time: then its start decides, and after that a standard record comes last.
+    """
+    root = resolve(results or results_root())
+    times = {}
+    for record in load(results):
+        path = root / record.profile / record.paper / record.arm / f"seed_{record.seed}" / "record.json"
+        when = int(path.stat().st_mtime), record.provenance.started, record.profile != "standard"
+        times[when] = record
+    return times[max(times)] if times else None
+
+
+def suite_table(profile: str = "quick", results: Folder = None, only: tuple[str, str] | None = None) -> pd.DataFrame:
     """Per claim: the paper | the committed standard result | the runs of `profile`; verdicts are made over seeds.
 
-    Without `results`, standard comes from the repository's results/ and `profile` from $XAI_RESULTS if that is set.
+    `only` is a paper and an arm with own values ("main+own"): its claims alone, against the runs of that arm. Without
+    `results`, standard comes from the repository's results/ and `profile` from $XAI_RESULTS if that is set.
     """
     root = repository_root()
     everything = load(results)
@@ -122,7 +141,10 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     groups: dict[tuple[int, str, str], list[Record]] = {}
     for side, records in enumerate((standard, other)):
         for record in records:
-            groups.setdefault((side, record.paper, record.arm), []).append(record)
+            if side and only and (record.paper, record.arm) != only:
+                continue
+            arm = record.arm.partition(parameters.OWN)[0] if side and only else record.arm
+            groups.setdefault((side, record.paper, arm), []).append(record)
     trees = [resolve(results or (results_root() if own else root / "results")), resolve(results or results_root())]
     papers = claims.load().papers
     seeds: dict[tuple[int, str, str], _Seeds] = {}
@@ -137,11 +159,15 @@ def suite_table(profile: str = "quick", results: Folder = None) -> pd.DataFrame:
     columns += [f"{label}_{field}" for label in ("standard", "run") for field in fields]
     rows = []
     for stem, paper in claims.load().papers.items():
+        if only and stem != only[0]:
+            continue
         if not (root / "notebooks" / f"{stem}.ipynb").is_file():
             rows.append(dict.fromkeys(columns, "") | {"paper": stem, "statement": "no notebook yet"})
             continue
         for claim, entry in paper.judged.items():
             for arm in entry.rule.arms:
+                if only and arm != only[1].partition(parameters.OWN)[0]:
+                    continue
                 row = [stem, claim, arm, entry.kind, entry.statement, _reported(paper, claim)]
                 for side in (0, 1):
                     row += _judge(paper, claim, seeds.get((side, stem, arm)))
@@ -337,12 +363,21 @@ def export(results: Folder = None) -> list[Path]:
     return written
 
 
+def _unknown(profile: str | None, folders: Sequence[Folder]) -> str:
+    """What is wrong with a profile and folders that were asked for; "" if they are there."""
+    profiles = sorted({path.parent.name for path in (repository_root() / "notebooks/profiles").glob("*/*.yaml")})
+    if profile and profile not in profiles:
+        return f"no profile {profile!r}; there are: {', '.join(profiles)}"
+    lost = [str(folder) for folder in folders if folder and not resolve(folder).is_dir()]
+    return f"no folder {lost[0]}" if lost else ""
+
+
 @in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     print_anywhere()
     parser = argparse.ArgumentParser(prog="python -m xai_utils.suite.report", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="quick", help="the runs beside the standard ones (default: quick)")
+    parser.add_argument("--profile", help="the runs beside the standard ones (default: those of the newest record)")
     parser.add_argument("--results", help="results tree (default: $XAI_RESULTS, else results/)")
     parser.add_argument("--check", action="store_true", help="exit 1 if a notebook lacks a record")
     commands = parser.add_subparsers(dest="command", metavar="diff | export | records")
@@ -354,7 +389,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     compare.add_argument("--abs", type=float, default=1e-9)
     commands.add_parser("export", help="write results/tables/*.csv")
     given = parser.parse_args(argv)
-    folders = [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results]
+    folders = (
+        [Path(given.a), Path(given.b)] if given.command == "diff" else [given.results or os.environ.get("XAI_RESULTS")]
+    )
+    if unknown := _unknown(given.profile, folders):
+        print(unknown, file=sys.stderr)
+        return 2
     status = 0
     with warnings.catch_warnings(), chain.one_moment():
         warnings.simplefilter("ignore")  # the problems are printed below, once each
@@ -368,8 +408,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif given.command == "export":
             print("\n".join(map(str, export(given.results))))
         else:
-            print(suite_text(suite_table(given.profile, given.results), given.profile))
-            for line in missing(given.profile, given.results) if given.check else []:
+            last = None if given.profile or given.check else newest(given.results)
+            profile = given.profile or (last.profile if last else "quick")
+            only = (last.paper, last.arm) if last and parameters.OWN in last.arm else None
+            if only:
+                print(f"The newest record is of own values, {profile}/{'/'.join(only)}:")
+            print(suite_text(suite_table(profile, given.results, only), profile))
+            for line in missing(profile, given.results) if given.check else []:
                 print(f"MISSING {line}", file=sys.stderr)
                 status = 1
     found = [scan(folder) for folder in folders]

@@ -199,13 +199,16 @@ class Competence(Strict):
     """What a network must reach before a claim about what it looks at is tested.
 
     `at_least` is the bound on the paper's data and the drawn ones. On a user's own images the task is unknown: there
-    the lower end of the interval must be above `chance`, a number or a metric of the run.
+    the lower end of the interval must be above `chance`, a number or a metric of the run. `own` names the metric that
+    has this interval, where `metric` has none; `says` tells in words what it measures.
     """
 
     metric: str = Field(pattern=_ANY_METRIC)
+    own: str | None = Field(default=None, pattern=_ANY_METRIC)
     at_least: float
     images: Literal["validation", "test"]
     chance: float | str
+    says: str = ""
     claims: list[str] = Field(min_length=1)
     arms: list[str] | None = Field(default=None, min_length=1)
 
@@ -213,19 +216,24 @@ class Competence(Strict):
         """Whether it is about runs of these parameters (their arm)."""
         return self.arms is None or parameters.get("arm", "main") in self.arms
 
+    def read(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> str:
+        """The metric that counts in such a run: on own images `own`, if the run has measured it."""
+        return self.own if parameters.get("own") and self.own in metrics else self.metric
+
     def check(self, metrics: Mapping[str, Estimate], parameters: Mapping[str, Any]) -> Learned:
         """Compare. `parameters["own"]` says whether the images are a user's own.
 
         Raises:
             MissingMetric: the run has not measured `metric`.
         """
-        if self.metric not in metrics:
-            raise MissingMetric(f"not measured: {self.metric}, which says whether the network has learned its task")
-        value, low, high = _span(metrics[self.metric])
+        name = self.read(metrics, parameters)
+        if name not in metrics:
+            raise MissingMetric(f"not measured: {name}, which says whether the network has learned its task")
+        value, low, high = _span(metrics[name])
         if value is None:
-            return Learned(False, f"{self.metric} is not defined")
+            return Learned(False, f"{name} is not defined")
         ends = "" if low is high is None else f" [{', '.join('…' if e is None else f'{e:.3g}' for e in (low, high))}]"
-        told = f"{self.metric} is {value:.3g}{ends} on {self.images} images"
+        told = f"{name} is {value:.3g}{ends} on {self.images} images"
         if not parameters.get("own"):
             return Learned(value >= self.at_least, f"{told}, it needs {self.at_least:g}")
         chance = self.chance
@@ -356,7 +364,7 @@ class Rule(Strict):
         else:
             verdict, reason = self._decided(outcomes)
             if verdict == "reproduced" and self.at_most:
-                verdict = self.at_most
+                verdict, reason = self.at_most, f"at most {self.at_most}: {self.because}"
                 notes.append(f"at most {self.at_most}, because {self.because}")
         if "dataset" in parameters:
             notes.append(f"measured on {parameters['dataset']}")

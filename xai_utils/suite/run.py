@@ -26,21 +26,23 @@ import pandas as pd
 
 from xai_utils.data.store import repository_root, resolve, sha256_of, unpublished
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import alt_text, claims, parameters, provenance
-from xai_utils.suite.parameters import OWN
-from xai_utils.suite.publish import publish, settle
-from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, run_folder, subject
+from xai_utils.suite import alt_text, answer, claims, parameters, provenance
+from xai_utils.suite.publish import OWNED, publish, settle
+from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, results_root, run_folder, subject
 from xai_utils.suite.rules import Learned, with_reason
 from xai_utils.suite.strict import checked, seconds_of
 
 if TYPE_CHECKING:  # torch takes two seconds, and what only reads records needs none of it
     import torch
     from matplotlib.figure import Figure
+    from torch import nn
 
     from xai_utils.suite.findings import Language
     from xai_utils.suite.shown import ClosingTable, Line, Told
 
 SIZE_LIMIT = 3_000_000  # bytes in a run folder: results are committed
+STEPS, PASSES = 600, 20  # own images: batches of a training, and how often it sees each image, at least
+BESIDE = ("networks", "overlays")  # folders in a run's folder, which are not counted
 _ID = r"[A-Z]\d+(\.\w+)+"  # of a metric
 _active: "Run | None" = None  # one run per process: a notebook run again from the top gives the old one up
 
@@ -54,6 +56,12 @@ def _device(name: str) -> "torch.device":
     if name != "auto" and not present[name]:
         raise RuntimeError(f"device = {name!r}: PyTorch finds no such device here. Set device to 'auto' or 'cpu'.")
     return torch.device(next(kind for kind in present if present[kind]) if name == "auto" else name)
+
+
+def _lengths(folder: Path) -> dict[str, int]:
+    """The epochs of each training that was given minutes: `training.fit` notes them."""
+    notes = sorted((folder / "checkpoints").glob("*.pt.epochs"))
+    return {note.name.removesuffix(".pt.epochs"): int(note.read_text(encoding="utf-8")) for note in notes}
 
 
 def _resumptions(folder: Path) -> dict[str, int]:
@@ -87,7 +95,7 @@ def _check_size(folder: Path, files: dict[str, bytes]) -> None:
     sizes = {name: len(content) for name, content in files.items()}
     for path in folder.iterdir():  # what stays there: the executed notebook, say
         left = path.match("notebook.running-*") or path.name == "notebook.failed.ipynb"  # by runs that did not end
-        if path.is_file() and not left and path.suffix not in (".png", ".npz") and path.name not in (".lock", *files):
+        if path.is_file() and not left and not any(map(path.match, (*OWNED, ".lock", *files))):
             sizes[path.name] = path.stat().st_size
     if (total := sum(sizes.values())) > SIZE_LIMIT:
         largest = ", ".join(f"{k} {sizes[k] / 1e6:.2f} MB" for k in sorted(sizes, key=sizes.get)[:-4:-1])
@@ -123,6 +131,8 @@ class Run:
         self.arm = found.values.get("arm", "main")
         self.settings, self.overrides = MappingProxyType(known.settings(self.arm)), found.overrides
         self.replaced = MappingProxyType(found.replaced)
+        passed = os.environ.get(parameters.PASSED)
+        self._passed = {*(found.overrides if passed is None else passed.split())}
         self.device = _device(found.values.get("device", "auto"))
         self.folder = run_folder(self.profile, paper, self.arm, self.seed, bool(found.overrides))
         self._reported = claims.load()
@@ -139,6 +149,8 @@ class Run:
             self._weights["weights"] = sha256_of(resolve(path))
         self._figures: dict[str, bytes] = {}
         self._arrays: dict[str, bytes] = {}
+        self._images: tuple[int, str, bytes] = (0, "", b"")  # lines of images.csv, what makes one suspicious, the file
+        self._beside: dict[str, dict[str, bytes]] = {}  # folder → files
         self._closed, self._process = "", os.getpid()
         self._lock = filelock.FileLock(self.folder / ".lock", timeout=0, thread_local=False)
 
@@ -290,6 +302,98 @@ class Run:
         np.savez_compressed(buffer, **whole)
         self._arrays[name] = buffer.getvalue()
 
+    @property
+    def own(self) -> bool:
+        """Whether any images that the run `uses` so far are a user's own."""
+        return any(source.variant == "own" for source in self._sources)
+
+    def length(
+        self, parameter: str, images: int, batch_size: int, *, share: float = 1.0, best: bool = True, **given: Any
+    ) -> dict[str, Any]:
+        """How long to train, as arguments of `training.fit`: `given` as it is, but on own images by their number.
+
+        On own images, unless the caller passed `parameter`: at least `PASSES` epochs and `STEPS` batches, as many as
+        the minutes allow (parameter `minutes`), and of them the one with the lowest validation loss.
+
+        Args:
+            parameter: that says how long the paper's training is ("epochs").
+            images: that are trained on.
+            batch_size: images of one training step.
+            share: of the run's minutes that this training may take.
+            best: False: the last epoch counts, as where the loss changes on the way.
+            given: what `training.fit` gets on the paper's data: epochs, patience.
+        """
+        if not self.own or parameter in self._passed:
+            return given
+        epochs = max(PASSES, math.ceil(STEPS / math.ceil(images / batch_size)))
+        decided = {"epochs": epochs, "minutes": share * self.parameters["minutes"]}
+        return given | decided | ({"keep": "best"} if best else {})
+
+    def images(
+        self,
+        everything: Any,
+        judged: Any,
+        prediction: Any,
+        *,
+        suspicion: Mapping[str, Any],
+        confidence: Any = None,
+        outcome: Any = None,
+        scores: pd.DataFrame | Mapping[str, Any] | None = None,
+        explained: Any = None,
+        maps: Mapping[str, Any] | None = None,
+        networks: "Mapping[str, tuple[nn.Module, answer.Build]] | None" = None,
+        note: str = "",
+    ) -> None:
+        """Keep a line an image for ``images.csv``: file, split, truth, prediction, confidence, outcome, scores.
+
+        Of own images also those that were not judged (without a prediction), and the trained networks in ``networks/``.
+        With the parameter `overlays` the maps of so many of the most suspicious images (−1: of all) in ``overlays/``.
+
+        Args:
+            everything: ImageSet of all images.
+            judged: ImageSet of the n images that were judged.
+            prediction: (n,) class numbers, or numbers of a regression.
+            suspicion: what makes an image suspicious, in words → (n,), the higher the more; one entry. None where that
+                could not be learnt: then 1 − confidence stands in, and the words say so.
+            confidence: (n,) in [0, 1].
+            outcome: (n,) words; default: "right" or "wrong", of a regression prediction minus target.
+            scores: score → (m,), or a table with a column a score, whose index holds ids of images.
+            explained: ImageSet of the m images that have maps; default: `judged`.
+            maps: explainer → (m, h, w) maps or (m, k, C, H, W) films.
+            networks: name → the trained network, and what builds it (`answer.save_network`).
+            note: what a network wants done to its images first.
+        """
+        ((why, values),) = suspicion.items()
+        if values is None:
+            why, values = "a low confidence", 1 - answer.as_array(confidence)
+        chosen = judged if explained is None else explained
+        if scores is not None and not isinstance(scores, pd.DataFrame):
+            scores = pd.DataFrame({name: answer.as_array(column) for name, column in scores.items()}, chosen.ids)
+        more = {"confidence": confidence, "outcome": outcome, "suspicion": values, "scores": scores}
+        rows = answer.table(everything, judged, prediction, **more, whole=self.own)
+        self._images = (len(rows), why, answer.as_csv(rows))
+        about = {"classes": list(everything.class_names), "image": list(everything.pixels.shape[1:]), "note": note}
+        for name, (model, build) in (networks or {}).items() if self.own else ():
+            files = self._beside.setdefault("networks", {})
+            files[f"{name}.safetensors"] = answer.save_network(model, build, about)
+        wanted = self.parameters.get("overlays", 0)
+        if wanted and maps and not {source.name for source in self._sources} & unpublished():
+            order = answer.most_suspicious(rows, len(rows))["file"].tolist()
+            there = set(chosen.ids)
+            order = [name for name in order if name in there]
+            self._beside["overlays"] = answer.overlays(chosen, maps, order[: None if wanted < 0 else wanted])
+
+    def _publish_beside(self) -> None:
+        """Put the folders of networks and overlays in place of those of the run before."""
+        for name in BESIDE:
+            for left in (self.folder / name, draft := self.folder / f".{name}.tmp"):
+                shutil.rmtree(left, ignore_errors=True)
+            if files := self._beside.get(name):
+                draft.mkdir()
+                for file, content in files.items():
+                    (draft / file).write_bytes(content)
+                os.replace(draft, self.folder / name)
+
     def finding(self, *wanted: str, language: "Language" = "en", figure: bool = True) -> "Told | Line":
         """What the committed standard records say about claims (``run.finding("P2.4")``), whatever $XAI_RESULTS is.
 
@@ -335,7 +439,7 @@ class Run:
         record = Record(
             paper=self.paper,
             profile=self.profile,
-            arm=self.arm + OWN * bool(self.overrides),
+            arm=self.folder.parent.name,
             seed=self.seed,
             parameters=self._published,
             overrides=list(self.overrides),
@@ -344,6 +448,8 @@ class Run:
             claims=verdicts,
             figures=list(self._figures),
             arrays=list(self._arrays),
+            images=self._images[0],
+            suspicion=self._images[1],
             provenance=Provenance(
                 commit=self._git[0],
                 dirty=self._git[1],
@@ -354,18 +460,23 @@ class Run:
                 modules=dict(sorted(known.items())),
                 weights=self._weights,
                 resumed=_resumptions(self.folder),
+                epochs=_lengths(self.folder),
                 **provenance.environment(),
             ),
         )
         files = {f"{name}.png": content for name, content in self._figures.items()}
         files |= {f"{name}.npz": content for name, content in self._arrays.items()}
+        files |= {answer.TABLE: self._images[2]} if self._images[2] else {}
         text = json.dumps(record.model_dump(mode="json"), allow_nan=False, indent=1, ensure_ascii=False)
         files["record.json"] = f"{text}\n".encode()
         with _writing(self.folder):
             _check_size(self.folder, files)
             publish(self.folder, files)
+            self._publish_beside()
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self._close("has been recorded")
+        if self.own:
+            print(answer.told(self.folder, place=f"results/{self.folder.relative_to(results_root()).as_posix()}"))
         rows = []
         for name, claim in (paper := self._reported.papers[self.paper]).judged.items():
             brief, verdict = _brief(paper.reported(name)), verdicts[name]
@@ -420,7 +531,8 @@ def start(paper: str, parameters: Mapping[str, Any]) -> Run:
         print(f"{who} sets {name} = {run.parameters[name]!r} (it was {old!r})")
     if run.overrides:
         own = ", ".join(f"{name} = {run.parameters[name]!r}" for name in run.overrides)
-        print(f"{own}: not what profile {run.profile} and arm {run.arm} say, so this run is filed under {run.arm}{OWN}")
+        place = run.folder.parent.name
+        print(f"{own}: not what profile {run.profile} and arm {run.arm} say, so this run is filed under {place}")
     if isinstance(parameters, MutableMapping):
         parameters.update({name: run.parameters[name] for name in run.replaced})
     seeds.seed_everything(run.seed)

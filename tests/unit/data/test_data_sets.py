@@ -470,7 +470,10 @@ def spoil_few(folder):
         (spoil_no_train, r"mine has val but no train folder"),
         (spoil_class_not_in_train, r"class folder .*train/emu holds no images"),
         (spoil_no_val, r"no images for val \(4 images in all\)"),
-        (spoil_few, r"no images for val \(6 images in all\)\. Give every class five"),
+        (
+            spoil_few,
+            r"in class 'cat': it has 3 images \(6 images in all\)\. Give every class five",
+        ),
     ],
 )
 def test_folder_faults_are_named(tmp_path, spoil, text):
@@ -535,7 +538,7 @@ def test_images_are_cut_to_the_central_square_and_turned_upright(tmp_path):
     wide = np.zeros((4, 8), dtype=np.uint8)
     wide[:, 2:6] = 255
     save(tmp_path / "wide.png", wide)
-    assert (read_image(tmp_path / "wide.png", 4, grey=True) == 1).all()
+    assert (read_image(tmp_path / "wide.png", 4, grey=True, fit="crop") == 1).all()
     upright = np.zeros((8, 8), dtype=np.uint8)
     upright[:4] = 255
     exif = Image.Exif()

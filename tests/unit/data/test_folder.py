@@ -4,6 +4,7 @@ The images without masks: test_data_sets.py.
 """
 
 import hashlib
+import math
 import re
 import shutil
 
@@ -41,14 +42,19 @@ def read(folder, **options):
 
 
 def slow_mask(i, size):
-    """The central square of region i, resized by Pillow, from the pixels' numbers alone."""
-    pixels = Image.fromarray((region(i) / 255).astype(np.float32))
-    left, top = ((side - 35) / 2 for side in pixels.size)
-    square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + 35, top + 35))
-    return np.asarray(square) > 0.5
+    """Region i in the middle of a square: a pixel is inside if any part of what it stands for is."""
+    pixels, square = region(i), np.zeros((size, size), dtype=bool)
+    height, width = (round(size * side / 45) for side in pixels.shape)
+    for row in range(height):
+        for column in range(width):
+            top, bottom = row * pixels.shape[0] / height, (row + 1) * pixels.shape[0] / height
+            left, right = column * pixels.shape[1] / width, (column + 1) * pixels.shape[1] / width
+            part = pixels[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
+            square[row + (size - height) // 2, column + (size - width) // 2] = part.any()
+    return square
 
 
-def test_masks_are_cut_and_resized_and_a_class_without_a_folder_has_none(tmp_path):
+def test_masks_are_resized_and_a_class_without_a_folder_has_none(tmp_path):
     images = read(make(tmp_path / "mine"))
     assert images.class_names == ("crack", "good")
     assert images.ids[:4].tolist() == ["crack/00.jpg", "good/00.jpg", "crack/01.jpg", "good/01.jpg"]
@@ -120,13 +126,38 @@ def test_an_empty_mask_hidden_files_and_other_files_are_no_fault(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P", "I;16"])
-def test_black_and_white_in_every_mode(tmp_path, mode):
+def two_colours():
+    red = Image.fromarray((region(3) // 255).astype(np.uint8), mode="P")
+    red.putpalette([0, 0, 0, 128, 0, 0])
+    return red
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *(Image.fromarray(region(3).astype(np.uint8)).convert(mode) for mode in ("1", "L", "RGB", "RGBA", "P", "LA")),
+        Image.fromarray((region(3) // 255).astype(np.uint8)),  # 0 and 1
+        Image.fromarray((region(3) // 2).astype(np.uint8)),  # 0 and 127
+        Image.fromarray((region(3) * 257).astype(np.uint16)),
+        Image.fromarray((region(3) // 255).astype(np.uint16)),  # 0 and 1 in 16 bits
+        Image.fromarray((region(3) // 255 * 7).astype(np.uint16)),
+        Image.fromarray((region(3)[..., None] * [1, 0, 0]).astype(np.uint8)),  # black and red
+        two_colours(),
+    ],
+    ids=["1", "L", "RGB", "RGBA", "P", "LA", "0 1", "0 127", "16", "16: 0 1", "16: 0 7", "red", "palette"],
+)
+def test_two_values_of_any_kind_make_a_mask(tmp_path, mask):
     folder = make(tmp_path / "mine")
-    white = Image.fromarray(region(3).astype(np.uint8))
-    deep = Image.fromarray((region(3) * 257).astype(np.uint16))
-    mask = deep if mode == "I;16" else white.convert(mode)
     mask.save(folder / "masks" / "crack" / "03.png")
+    images = read(folder)
+    assert np.array_equal(images.masks[images.ids == "crack/03.jpg"][0].numpy(), slow_mask(3, 16))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_labels_of_32_bits_make_a_mask(tmp_path, kind):
+    folder = make(tmp_path / "mine")
+    (folder / "masks" / "crack" / "03.png").unlink()
+    Image.fromarray((region(3) // 255).astype(kind)).save(folder / "masks" / "crack" / "03.tif")
     images = read(folder)
     assert np.array_equal(images.masks[images.ids == "crack/03.jpg"][0].numpy(), slow_mask(3, 16))
 
@@ -163,7 +194,7 @@ def mask_too_many(masks):
 
 
 def mask_of_no_class(masks):
-    save(masks / "00.png", region(0))
+    save(masks / "77.png", region(0))
 
 
 def misspelt_folder(masks):
@@ -182,16 +213,17 @@ def other_size(masks):
     save(masks / "crack" / "03.png", region(3).T)
 
 
-def grey_values(masks):
-    save(masks / "crack" / "03.png", region(3) // 2)
+def three_values(masks):
+    save(masks / "crack" / "03.png", region(3) // 255 * (1 + np.arange(45) % 2))
 
 
-def red(masks):
-    save(masks / "crack" / "03.png", region(3)[..., None] * [1, 0, 0])
+def three_colours(masks):
+    save(masks / "crack" / "03.png", region(3)[..., None] * np.eye(3)[np.arange(45) % 2])
 
 
-def sixteen_bits_of_eight(masks):
-    Image.fromarray(region(3).astype(np.uint16)).save(masks / "crack" / "03.png")
+def blurred(masks):
+    (masks / "crack" / "03.png").unlink()
+    save(masks / "crack" / "03.jpg", region(3), quality=50)
 
 
 def transparent(masks):
@@ -217,20 +249,23 @@ def half_a_file(masks):
         (two_masks, r"image 'crack/03\.jpg' has 2 masks crack/03\.\* below .*masks, expected one"),
         (misspelt_mask, r"mask .*masks/crack/03_mask\.png belongs to no image, expected one .*mine/crack/03_mask\.\*"),
         (mask_too_many, r"mask .*masks/crack/99\.png belongs to no image, .*; rename or remove it"),
-        (mask_of_no_class, r"mask .*masks/00\.png belongs to no image"),
+        (mask_of_no_class, r"mask .*masks/77\.png belongs to no image"),
         (misspelt_folder, r"masks' folder .*masks/crak belongs to no images, expected some in .*mine/crak; rename"),
         (folder_too_many, r"masks' folder .*masks/dent belongs to no images"),
         (folder_in_a_class, r"masks' folder .*masks/crack/more belongs to no images"),
-        (other_size, r"mask .*03\.png has \(35, 45\) pixels \(width, height\), its image 'crack/03\.jpg' \(45, 35\)"),
+        (other_size, r"mask .*03\.png has \(35, 45\) pixels \(width, height\), its image .*crack/03\.jpg \(45, 35\)"),
         (
-            grey_values,
-            r"mask .*03\.png holds the grey values \[0, 127\], expected 0 \(outside\) and 255 \(inside\) only",
+            three_values,
+            r"mask .*03\.png holds the values 0, 1, 2, expected two: 0 outside, one other value inside\. To",
         ),
-        (red, r"mask .*03\.png holds the grey values \[0, 76\]"),
-        (sixteen_bits_of_eight, r"mask .*03\.png holds the grey values \[0, 1\]"),
-        (transparent, r"mask .*03\.png is transparent in part, expected black \(outside\) and white \(inside\) only"),
-        (no_picture, r"image .*crack/03\.jpg or its mask cannot be read: .*masks/crack/03\.png"),
-        (half_a_file, r"image .*crack/03\.jpg or its mask cannot be read: .*Replace or remove it"),
+        (three_colours, r"mask .*03\.png holds the values 0, \(0, 255, 0\), \(255, 0, 0\), expected two"),
+        (
+            blurred,
+            r"mask .*03\.jpg holds the values 0, 1, .* … \(\d+ in all\), .*a JPEG's are blurred, save masks as PNG",
+        ),
+        (transparent, r"mask .*03\.png is transparent in part, expected two: 0 outside"),
+        (no_picture, r"mask .*masks/crack/03\.png cannot be read: it is damaged, or no picture"),
+        (half_a_file, r"mask .*masks/crack/03\.png cannot be read: .*Replace or remove it"),
     ],
 )
 def test_faults_of_the_masks_are_named(tmp_path, spoil, text):

@@ -226,7 +226,6 @@ def japan(tmp_path):
     [
         (("D00", 100, 10, 121, 20), r"000001\.xml: box D00 \(xmin 100, .*is not inside its image \(120×80\); correct"),
         (("D00", -1, 10, 20, 20), "xmin -1, .* is not inside its image"),
-        (("D40", 10, 10, 20, 81), "box D40 .* is not inside its image"),
         (("D00", 10, 10, 10, 20), "has no area; correct the file, or leave such boxes out with bad_boxes='skip'"),
         (("D00", 10, 20, 30, 10), "has no area"),
         (("D00", 10, 20, 30, 20), "has no area"),
@@ -236,8 +235,43 @@ def test_a_bad_box_is_named_or_left_out(japan, box, text):
     (japan / "annotations/xmls/Japan_000001.xml").write_text(voc(box))
     with pytest.raises(ValueError, match=text):
         read(japan, countries=("Japan",))
-    kept = read(japan, countries=("Japan",), bad_boxes="skip")
+    with pytest.warns(UserWarning, match=r"1 boxes are left out: .*000001\.xml: box D00"):
+        kept = read(japan, countries=("Japan",), bad_boxes="skip")
     assert not [name for name, label in zip(kept.groups, kept.labels) if label and name == "Japan_000001"]
+
+
+def test_a_bad_box_of_an_unused_class_only_warns(japan):
+    (japan / "annotations/xmls/Japan_000001.xml").write_text(voc(("D00", 8, 10, 38, 30), ("D40", 10, 10, 20, 81)))
+    with pytest.warns(UserWarning, match=r"1 boxes are left out: .*box D40 .* is not inside its image \(120×80\)"):
+        kept = read(japan, countries=("Japan",))
+    assert "Japan_000001/8_10_38_30" in kept.ids.tolist()
+
+
+def test_linked_country_folders_are_read(tmp_path):
+    folder = make(tmp_path / "far", ("Japan",), each=12)
+    (tmp_path / "rdd").mkdir()
+    (tmp_path / "rdd/Japan").symlink_to(folder / "Japan")
+    one, other = (read(root, countries=("Japan",)) for root in (folder, tmp_path / "rdd"))
+    assert one.ids.tolist() == other.ids.tolist()
+    assert torch.equal(one.images, other.images)
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_sixteen_bits_are_not_white_and_floats_are_refused(tmp_path, grey):
+    """0.476 of the range in 8 and in 16 bits is the same crop; a float has no range."""
+    for i in range(12):
+        add(tmp_path, f"a{i:02d}", [("D00", 10, 10, 40, 40)], picture(i))
+    shades = np.linspace(0.2, 0.752, 80)[:, None].repeat(120, axis=1)
+    for i, (kind, top) in enumerate(((np.uint8, 255), (np.uint16, 65535))):
+        Image.fromarray(np.rint(shades * top).astype(kind)).save(tmp_path / f"images/a0{i}.png")
+    images = read(tmp_path, countries=None, grey=grey)
+    rows = [images.ids.tolist().index(f"a0{i}/10_10_40_40") for i in (0, 1)]
+    assert images.images[rows[0]].mean().item() == pytest.approx(shades[10:40].mean(), abs=0.005)
+    assert (images.images[rows[0]] - images.images[rows[1]]).abs().max() <= 1 / 255
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "images/a01.tif")
+    (tmp_path / "images/a01.png").unlink()
+    with pytest.raises(ValueError, match=r"image .*a01\.tif cannot be read: pixels of mode F \(32 bit\) have no fixed"):
+        read(tmp_path, countries=None)
 
 
 @pytest.mark.parametrize(

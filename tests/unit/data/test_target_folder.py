@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from xai_utils.data import load, stratified_split
 
@@ -84,23 +84,29 @@ def test_given_split_and_another_name_of_the_file(tmp_path):
     assert len(load("target_folder", folder=folder, targets="angles.csv", split="test", limit=1)) == 1
 
 
-def test_masks_are_cut_and_resized_like_their_images(tmp_path):
+@pytest.mark.parametrize("fit", ["letterbox", "stretch", "crop"])
+def test_masks_lie_where_their_images_do(tmp_path, fit):
     folder = make(tmp_path / "mine", masks=True)
     rng = np.random.default_rng(0)
-    for i in range(10):  # image = mask, so that they must stay equal; odd sizes, standing and lying
-        pixels = np.kron(rng.integers(0, 2, (7, 9)), np.ones((5, 5))) * 255
+    for i in range(10):  # image = mask; whole cells, standing and lying
+        pixels = np.kron(rng.integers(0, 2, (8, 16)), np.ones((5, 5))) * 255
         pixels = pixels if i % 2 else pixels.T
         save(folder / f"{i:02d}.png", pixels)
         save(folder / "masks" / f"{i:02d}.png", pixels)
-    images = read(folder, masks="masks", size=16)
-    assert images.masks.shape == (10, 16, 16)
+    size = {"letterbox": 80, "stretch": 80, "crop": 40}[fit]  # no pixel is divided
+    images = read(folder, masks="masks", size=size, fit=fit)
+    assert images.masks.shape == (10, size, size)
     assert images.masks.dtype == torch.bool
-    assert torch.equal(images.masks, images.images[:, 0] > 0.5)
+    inner = slice(20, 60) if fit == "letterbox" else slice(0, size)
+    for row in range(10):
+        rows, columns = (inner, slice(0, size)) if row % 2 else (slice(0, size), inner)
+        outside = images.masks[row].clone()
+        outside[rows, columns] = False
+        assert not outside.any()
+        shown, region = images.images[row, 0, rows, columns], images.masks[row, rows, columns]
+        assert ((shown - region.float()).abs() < 0.5).float().mean() > 0.99
     assert 0.2 < images.masks.float().mean() < 0.8
-    whole = np.asarray(Image.open(folder / "masks" / "03.png"), dtype=np.float32) / 255
-    library = ImageOps.fit(Image.fromarray(whole), (16, 16), Image.Resampling.BILINEAR)
-    assert np.array_equal(images.masks[3], np.asarray(library) > 0.5)
-    plain = read(make(tmp_path / "other", masks=True), masks="masks", size=6)
+    plain = read(make(tmp_path / "other", masks=True), masks="masks", size=6, fit="crop")
     assert plain.masks[3].tolist() == [[False] * 2 + [True] * 4] * 6  # columns 1 … 6 of 8 are kept
     assert plain.ids.tolist() == [f"{i:02d}.png" for i in range(10)]
 
@@ -114,7 +120,7 @@ def test_mask_may_have_another_suffix_and_be_turned_as_its_image_is(tmp_path):
     save(folder / "00.png", region, exif=turned)
     (folder / "masks" / "00.png").unlink()
     save(folder / "masks" / "00.bmp", np.rot90(region, -1))
-    images = read(folder, masks="masks", size=6)
+    images = read(folder, masks="masks", size=6, fit="crop")
     assert torch.equal(images.masks[0], images.images[0, 0] > 0.5)
     assert images.masks[0].tolist() == [[False] * 4 + [True] * 2] * 6
 
@@ -122,7 +128,9 @@ def test_mask_may_have_another_suffix_and_be_turned_as_its_image_is(tmp_path):
 def test_an_empty_mask_is_a_picture_without_the_region(tmp_path):
     folder = make(tmp_path / "mine", masks=True)
     save(folder / "masks" / "02.png", np.zeros((6, 8)))
-    assert read(folder, masks="masks").masks.any((1, 2)).tolist() == [i not in (2, 7) for i in range(10)]  # 7: cut off
+    assert read(folder, masks="masks").masks.any((1, 2)).tolist() == [i != 2 for i in range(10)]
+    cut = read(folder, masks="masks", fit="crop")
+    assert cut.masks.any((1, 2)).tolist() == [i not in (2, 7) for i in range(10)]  # 7: its only column is cut off
 
 
 LINES = [f"{i:02d}.png,{i}" for i in range(10)]
@@ -132,9 +140,10 @@ LINES = [f"{i:02d}.png,{i}" for i in range(10)]
     ("lines", "header", "text"),
     [
         (LINES, "name,target", "targets.csv: the header is 'name,target', expected file,target or file,target,split"),
-        (LINES, "file;target", "the header is 'file;target', expected file,target"),
+        (LINES, "file;target", "line 2: 1 fields, expected 2: file;target"),
+        (LINES, "file|target", r"the header is 'file\|target', expected file,target"),
         (LINES[1:], LINES[0], "the header is '00.png,0', expected"),
-        ([], "", r"header is '', expected"),
+        ([], "", r"with the header file,target or file,target,split: it is empty"),
         (["99.png,1", *LINES], "file,target", r"line 2: there is no image '99\.png' below .*mine"),
         (["../mine/00.png,1", *LINES], "file,target", r"line 2: there is no image '\.\./mine/00\.png'"),
         ([*LINES, "03.png,4"], "file,target", r"line 12: '03\.png' has a target already"),
@@ -223,20 +232,15 @@ def other_size(masks):
     save(masks / "03.png", np.zeros((8, 6)))
 
 
-def grey_values(masks):
-    save(masks / "03.png", np.full((6, 8), 128))
-
-
-def zeros_and_ones(masks):
-    save(masks / "03.png", np.arange(48).reshape(6, 8) % 2)
-
-
-def sixteen_bits_of_eight(masks):
-    Image.fromarray((np.arange(48).reshape(6, 8) % 2 * 255).astype(np.uint16)).save(masks / "03.png")
+def three_values(masks):
+    save(masks / "03.png", np.arange(48).reshape(6, 8) % 3)
 
 
 def transparent(masks):
-    save(masks / "03.png", (np.arange(48).reshape(6, 8, 1) % 2 * 255).repeat(4, axis=2))
+    (masks / "03.png").unlink()
+    Image.fromarray((np.arange(48).reshape(6, 8, 1) % 2 * 255).repeat(4, axis=2).astype(np.uint8)).save(
+        masks / "03.png"
+    )
 
 
 def no_picture(masks):
@@ -248,12 +252,13 @@ def no_picture(masks):
     [
         (no_mask, r"image '03\.png' has 0 masks 03\.\* below .*masks, expected one"),
         (two_masks, r"image '03\.png' has 2 masks 03\.\* below .*masks, expected one"),
-        (other_size, r"mask .*03\.png has \(6, 8\) pixels \(width, height\), its image '03\.png' \(8, 6\)"),
-        (grey_values, r"mask .*03\.png holds the grey values \[128\], expected 0 \(outside\) and 255 \(inside\) only"),
-        (zeros_and_ones, r"mask .*03\.png holds the grey values \[0, 1\]"),
-        (sixteen_bits_of_eight, r"mask .*03\.png holds the grey values \[0, 1\]"),
-        (transparent, r"mask .*03\.png is transparent in part, expected black \(outside\) and white"),
-        (no_picture, r"image .*03\.png or its mask cannot be read"),
+        (other_size, r"mask .*03\.png has \(6, 8\) pixels \(width, height\), its image .*mine/03\.png \(8, 6\)"),
+        (
+            three_values,
+            r"mask .*03\.png holds the values 0, 1, 2, expected two: 0 outside, one other value inside\. To",
+        ),
+        (transparent, r"mask .*03\.png is transparent in part, expected two: 0 outside"),
+        (no_picture, r"mask .*03\.png cannot be read: it is damaged, or no picture in one of the formats BMP, "),
     ],
 )
 def test_faults_of_a_mask_are_named(tmp_path, spoil, text):

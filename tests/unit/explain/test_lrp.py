@@ -610,6 +610,8 @@ def test_boxes():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).double()
     with pytest.raises(ValueError, match="box: no convolution or linear layer takes the images themselves"):
         LRP(flat, box=(0, 1)).attribute(x, 1)
+    with pytest.raises(ValueError, match="box: no convolution or linear layer takes the images themselves"):
+        LRP(flat, box="ones").attribute(x, 1)
 
 
 def test_a_first_layer_that_sees_ones_depends_on_the_weights_alone():

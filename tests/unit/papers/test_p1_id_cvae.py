@@ -1,10 +1,13 @@
 """Paper 1's measures of morphs, each rewritten slowly with a toy model whose answers are known by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from xai_utils.explain.morphing import path_along_data, straight_path
+from xai_utils.metrics import estimates, statistics
 from xai_utils.models.id_cvae import IDCVAE
 from xai_utils.papers import p1_id_cvae as paper
 
@@ -176,3 +179,17 @@ def test_every_rater_sees_every_image_once_with_each_method():
     assert first != second
     assert sheet.rating.isna().all()
     assert sheet.equals(paper.study_sheet(["a", "b", "c"], ["morph", "LIME"], raters=2, seed=0))
+
+
+def test_shares_and_means_keep_groups_together():
+    hits, groups = np.repeat([True, False, True, True, False], 6), np.repeat([f"p{i}" for i in range(5)], 6)
+    alone, together = SimpleNamespace(groups=None), SimpleNamespace(groups=groups)
+    assert paper.share(hits, alone, 3) == statistics.proportion(18, 30)
+    assert paper.share(hits, together, 3) == estimates.mean(hits, groups, 3)
+    assert paper.mean_over(alone, 3, hits * 2.0) == statistics.bootstrap(hits * 2.0, seed=3)
+    found = paper.mean_over(together, 3, hits * 2.0)
+    assert found == estimates.mean(hits * 2.0, groups, 3)
+    assert found.high - found.low > 1.5 * (
+        paper.mean_over(alone, 3, hits * 2.0).high - paper.mean_over(alone, 3, hits * 2.0).low
+    )
+    assert paper.mean_over(alone, 3, hits[:1] * 2.0).value is None  # a single mistake says nothing, and is no error

@@ -1,12 +1,16 @@
 """Paper 2's measures of maps against the true region, rewritten slowly, with answers known by hand."""
 
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
+from xai_utils.metrics import estimates
 from xai_utils.metrics.pixel_accuracy import pixel_accuracy_curve
 from xai_utils.metrics.statistics import Estimate
 from xai_utils.papers import p2_moram as paper
@@ -70,7 +74,7 @@ def test_without_a_region_nothing_is_defined():
     r = torch.linspace(0, 1, 5)
     curves = paper.curves({"RAM": maps, "MoRAM": maps.abs()}, None, r)
     assert {values.shape for values in curves.values()} == {(2, 5)}
-    for entry in paper.compare_readings(curves, r, SEED).values():
+    for entry in paper.compare_readings(curves, r, partial(paper.mean_of_known, seed=SEED)).values():
         assert [value.value for value in entry.values()] == [None] * 4
 
 
@@ -129,7 +133,7 @@ def test_readings_are_compared_moram_minus_ram():
     up = torch.tensor([[0.0, 0.1, 0.0], [0.0, 0.3, 0.0]])
     curves = {(reading, "RAM"): ram for reading in paper.READINGS}
     curves |= {("signed", "MoRAM"): ram - up, ("clip", "MoRAM"): ram + up - 0.01, ("shift", "MoRAM"): ram + up}
-    found = paper.compare_readings(curves, r, SEED)
+    found = paper.compare_readings(curves, r, partial(paper.mean_of_known, seed=SEED))
     assert [found[reading]["share_of_r"].value for reading in paper.READINGS] == pytest.approx([2 / 3, 1 / 3, 1])
     assert found["shift"]["auc_difference"].value == pytest.approx(0.1)  # the mean of 0.05 and 0.15
     assert found["shift"]["auc_difference"].low == pytest.approx(0.05)
@@ -160,6 +164,15 @@ def test_sums_that_flip_and_sums_near_zero():
     assert found["largest"] == pytest.approx(1001, rel=1e-3)
 
 
+def test_targets_of_one_sign_leave_the_other_not_defined():
+    found = paper.sums(torch.ones(3, 2, 2)[:0])
+    assert all(np.isnan(value) for value in found.values())
+    assert paper.share(found["flipped"], 0) == Estimate(
+        None, 0, unit="share", note="no image with a target of this sign"
+    )
+    assert paper.share(0.25, 4) == Estimate(0.25, 4, unit="share")
+
+
 def test_cancelled_in_loops_on_a_grid_of_whole_cells():
     generator = torch.Generator().manual_seed(2)
     up, down = torch.rand(2, 3, 2, 2, generator=generator, dtype=torch.float64)  # what pushes up, what pushes down
@@ -187,3 +200,52 @@ def test_nothing_cancels_under_one_sign_and_all_of_it_between_equals():
     assert found["outside"].isnan().all()
     toy = torch.tensor([[[0.0, 0.0], [-2.0, 1.0]]]), torch.tensor([[[8.0, 0.0], [2.0, 1.0]]])  # the notebook's
     assert paper.cancelled(*toy)["all"].item() == pytest.approx(8 / 11)
+
+
+def test_intervals_keep_groups_together():
+    """Ten photographs of four crops each, alike within a photograph: the interval is that of ten values."""
+    own = torch.randn(10, generator=torch.Generator().manual_seed(1))
+    values, groups = own.repeat_interleave(4), np.repeat([f"p{i}" for i in range(10)], 4)
+    images = SimpleNamespace(groups=groups)
+    found = paper.mean_over(images, SEED, values)
+    assert found == estimates.mean(values.numpy(), groups, SEED)
+    alone = paper.mean_over(SimpleNamespace(groups=None), SEED, values)
+    assert alone == paper.mean_of_known(values, SEED)
+    assert found.high - found.low > 1.5 * (alone.high - alone.low)
+    which = torch.arange(40) % 8 < 4  # every other photograph
+    part = paper.mean_over(images, SEED, values, which)
+    assert part == estimates.mean(values[which].numpy(), groups[which.numpy()], SEED)
+    some = values.clone()
+    some[:4] = torch.nan  # no region: the whole photograph is left out
+    assert paper.mean_over(images, SEED, some) == estimates.mean(values[4:].numpy(), groups[4:], SEED)
+    apart = paper.share_difference((values > 0).float(), which, SEED, images)
+    assert apart.value == paper.share_difference((values > 0).float(), which, SEED).value
+    few = torch.arange(40) < 4
+    assert paper.share_difference((values > 0).float(), few, SEED, images).note.startswith(
+        "4 of 40 images, of 1 groups"
+    )
+
+
+def test_of_own_images_the_examples_lie_at_the_same_places_among_the_targets():
+    targets = torch.arange(0.0, 1001.0)  # no target near −0.8
+    assert paper.nearest(targets, [-0.8, 0.0, 1.0]) == [0, 0, 1]
+    assert paper.nearest(targets, [-0.8, 0.0, 1.0], own="folder") == [100, 500, 1000]
+    shuffled = torch.tensor([30.0, 10, 20])
+    assert paper.nearest(shuffled, [-1.0, 0.0, 1.0], own="folder") == [1, 2, 0]
+
+
+def test_r_squared_is_scikit_learns_and_its_interval_covers_groups_as_wholes():
+    rng = np.random.default_rng(0)
+    truth = torch.tensor(rng.normal(3, 2, 60), dtype=torch.float32)
+    said = truth + torch.tensor(rng.normal(0, 1, 60), dtype=torch.float32)
+    found = paper.r_squared(truth, said, seed=0)
+    assert found.value == pytest.approx(r2_score(truth, said), rel=1e-5)
+    assert found.low < found.value < found.high < 1
+    twice = np.arange(60) // 20
+    grouped = paper.r_squared(truth, said, 0, twice)
+    assert grouped.value == found.value
+    assert (grouped.low, grouped.high) != (found.low, found.high)
+    mean = paper.r_squared(truth, truth.mean().expand(60), seed=0)
+    assert mean.value == pytest.approx(0, abs=1e-5)
+    assert mean.low < 0
+    assert paper.r_squared(torch.ones(9), said[:9], seed=0).note == "all targets are alike"

@@ -13,6 +13,7 @@ import torch
 from checks import augmented_from_its_generator_alone
 
 from xai_utils.data.imageset import ImageSet
+from xai_utils.data.sets import surface_defects
 from xai_utils.explain import GradCAM, upsample
 from xai_utils.metrics import consistency, localization
 from xai_utils.metrics.statistics import Estimate
@@ -21,6 +22,7 @@ from xai_utils.papers import p3_gradcam_defects as paper
 from xai_utils.papers import shared
 from xai_utils.papers.shared import Explained
 from xai_utils.seeds import generator
+from xai_utils.suite import parameters
 
 SEED = 0
 CLASSES = ("crack", "scratch", "dirt")
@@ -50,6 +52,12 @@ def test_normal_classes_by_name():
     assert paper.normal_classes("dirt, scratch", CLASSES) == [1, 2]
     assert paper.normal_classes("dirt,dirt,", CLASSES) == [2]
     assert paper.normal_classes(" ", CLASSES) == []
+    default = parameters.defaults(parameters.schema("03_gradcam_defects"))["normal"]
+    assert paper.normal_classes(default, surface_defects.CLASSES) == sorted(
+        surface_defects.CLASSES.index(name) for name in default.split(", ")
+    )
+    assert paper.normal_classes(default, ("crack", "Good", "dent", "no_defect")) == [1, 3]  # what is called so
+    assert paper.normal_classes(default, CLASSES) == []
     with pytest.raises(
         ValueError, match="normal: 'fine' is no class of the data; expected some of crack, scratch, dir"
     ):

@@ -35,6 +35,9 @@ def small_checkout(folder, monkeypatch):
     shutil.copy(Path(__file__).parents[3] / parameters, folder / parameters)
     shutil.copy(Path(__file__).parents[3] / "results/reported.yaml", folder / "results")
     (folder / f"notebooks/{PAPER}.ipynb").write_text('{"cells": []}')
+    for profile in ("quick", "standard", "paper"):
+        (folder / "notebooks/profiles" / profile).mkdir(parents=True)
+        (folder / "notebooks/profiles" / profile / f"{PAPER}.yaml").write_text(f"profile: {profile}\n")
     return folder
 
 

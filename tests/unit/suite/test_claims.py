@@ -85,6 +85,37 @@ def test_a_gate_of_some_arms_asks_nothing_of_the_others(tmp_path):
     assert paper.judge("P1.1", {}, {"arm": "third"}).evidence == "belongs to arm main or other, not third"
 
 
+def test_on_own_images_every_claim_stands_behind_a_gate_in_every_arm(tmp_path):
+    paper = gated(tmp_path, arms=["other"]).papers[PAPER]
+    metrics = {"P1.1.a": number(2), "P1.2.b": number(1), "V1.accuracy": number(0.7, 0.4, 0.9)}
+    for arm in ("main", "other"):
+        for claim in ("P1.1", "P1.2"):  # the second is named by no gate
+            own = {"arm": arm, "own": True}
+            if claim == "P1.2" and arm == "other":  # which its rule does not judge
+                continue
+            assert paper.judge(claim, metrics, own).verdict == "not tested", (arm, claim)
+            assert "as guessing gives" in paper.judge(claim, metrics, own).reason
+            learned = metrics | {"V1.accuracy": number(0.7, 0.6, 0.9)}
+            assert paper.judge(claim, learned, own).verdict == "reproduced", (arm, claim)
+    assert paper.missing("P1.2", {"P1.2.b": number(1)}, {"own": True}) == ["V1.accuracy"]
+    assert paper.warning(metrics, {"own": True}).startswith("This network has not learned its task")
+    assert paper.warning(metrics, {}) == ""
+
+
+def test_on_own_images_a_claim_that_no_gate_names_needs_every_network_that_was_trained(tmp_path):
+    other = GATE | {"metric": "V1.other"}
+    paper = load(tmp_path, document(competence=[GATE | {"claims": ["P1.1"]}, other])).papers[PAPER]
+    second = paper.model_copy(
+        update={"competence": [gate.model_copy(update={"claims": []}) for gate in paper.competence]}
+    )
+    metrics = {"P1.1.a": number(2), "V1.accuracy": number(0.9, 0.8, 1.0)}
+    assert second.judge("P1.1", metrics, {"own": True}).verdict == "reproduced"
+    guessing = metrics | {"V1.other": number(0.6, 0.4, 0.8)}
+    assert second.judge("P1.1", guessing, {"own": True}).verdict == "not tested"
+    assert "V1.other is 0.6" in second.warning(guessing, {"own": True})
+    assert second.judge("P1.1", guessing, {}).verdict == "reproduced"
+
+
 def test_a_network_is_asked_for_by_a_claim_about_it(tmp_path):
     paper = gated(tmp_path).papers[PAPER]
     found = paper.competent("P1.1", {"V1.accuracy": number(0.3)}, {})

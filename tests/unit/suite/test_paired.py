@@ -1,6 +1,7 @@
 """Differences over seeds: pooled image by image, tested once."""
 
 import itertools
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,13 +33,15 @@ class Kept:
 
 
 def laid_out(tree, made):
-    """The records, their arrays written into a tree."""
+    """The records, their arrays written into a tree, by file if there are several."""
     for record in made:
         folder = tree / f"standard/09_none/main/seed_{record.seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.npz").unlink(missing_ok=True)
-        if record.arrays is not None:
-            np.savez_compressed(folder / "table.npz", **record.arrays)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        files = record.arrays if record.arrays and "segment" not in record.arrays else {"table": record.arrays}
+        for name, arrays in files.items():
+            if arrays is not None:
+                np.savez_compressed(folder / f"{name}.npz", **arrays)
     return made
 
 
@@ -96,7 +99,7 @@ def test_seeds_of_which_one_lacks_the_arrays_are_as_before(tmp_path):
 def test_other_images_are_refused_and_one_group_says_nothing(tmp_path):
     some = records()
     some[2].arrays["segment"] = SEGMENTS[::-1]
-    with pytest.raises(ValueError, match=r"seed 2: table\.npz is of other .* seed 0 \(segment differs\)"):
+    with pytest.raises(ValueError, match=r"seed 2: table\.segment is of other images .* of seed 0"):
         compared(ENTRY, laid_out(tmp_path, some), tmp_path)
     alone = compared(ENTRY, laid_out(tmp_path, records(segment=np.full(10, "s1"))), tmp_path)
     assert {estimate.value for estimate in alone.values()} == {None}
@@ -106,23 +109,22 @@ def test_other_images_are_refused_and_one_group_says_nothing(tmp_path):
 def test_an_order_that_turns_round_over_seeds(tmp_path):
     """A leads on black by 0.3 in each seed and B on blur by 0.1; C leads in one seed alone and counts for nothing."""
     entry = Reversal(
-        arrays="table",
-        conditions=["black", "blur"],
+        arrays=["black", "blur"],
         methods=["a", "b", "c"],
         clusters="segment",
         metric="X9.1.r",
     )
     made, noise = [], np.random.default_rng(1).normal(0, 0.02, (3, 3, 10))
     for seed in range(3):
-        arrays = {"segment": SEGMENTS, "black_a": 0.8 + noise[seed, 0], "black_b": 0.5 + noise[seed, 1]}
-        arrays |= {"blur_a": 0.4 + noise[seed, 2], "blur_b": 0.5 + noise[seed, 0]}
-        arrays |= {"black_c": np.full(10, 1.0 * (seed == 0)), "blur_c": np.full(10, 0.1)}
-        made.append(Kept(seed, arrays, {}))
+        black = {"a": 0.8 + noise[seed, 0], "b": 0.5 + noise[seed, 1], "c": np.full(10, 1.0 * (seed == 0))}
+        blur = {"a": 0.4 + noise[seed, 2], "b": 0.5 + noise[seed, 0], "c": np.full(10, 0.1)}
+        kept = {name: {"segment": SEGMENTS, **arrays} for name, arrays in (("black", black), ("blur", blur))}
+        made.append(Kept(seed, kept, {}))
     found = over_seeds(tmp_path, entry, made)["X9.1.r"]
-    ahead = np.mean([record.arrays["black_a"] - record.arrays["black_b"] for record in made])
-    behind = np.mean([record.arrays["blur_b"] - record.arrays["blur_a"] for record in made])
+    ahead = np.mean([record.arrays["black"]["a"] - record.arrays["black"]["b"] for record in made])
+    behind = np.mean([record.arrays["blur"]["b"] - record.arrays["blur"]["a"] for record in made])
     assert found.value == pytest.approx(min(ahead, behind))
     assert 0 < found.low < found.value < found.high < 0.2
     for record in made:  # A leads on blur, too
-        record.arrays["blur_a"] = record.arrays["blur_b"] + 0.2
+        record.arrays["blur"]["a"] = record.arrays["blur"]["b"] + 0.2
     assert compared(entry, laid_out(tmp_path, made), tmp_path)["X9.1.r"].high < 0

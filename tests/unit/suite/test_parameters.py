@@ -11,7 +11,7 @@ import torch
 from tiny_paper import GOOD, PAPER, SCHEMA, rewrite, with_arms
 
 from xai_utils.suite import parameters
-from xai_utils.suite.parameters import PASSED, Effective
+from xai_utils.suite.parameters import PASSED, Effective, arms, planned, resolve, schema
 from xai_utils.suite.record import run_folder
 
 CHECKOUT = Path(__file__).parents[3]
@@ -378,13 +378,14 @@ CASES = list(arm_cases())
 
 def other_value(entry, arms_own, taken):
     """A value that the parameter may have and the arm has not; one of `taken` only if there is no other."""
-    choices = entry.choices or [{"int": int, "float": float}[entry.kind](number) for number in range(1, 50)]
-    free = [value for value in choices if value != arms_own]
+    least = max(1, int(entry.minimum or 1))
+    numbers = {"int": range(least, least + 50), "float": map(float, range(least, least + 50)), "bool": (True, False)}
+    free = [value for value in entry.choices or numbers[entry.kind] if value != arms_own]
     return next((value for value in free if value not in taken), free[0])
 
 
-def test_there_are_27_cases():
-    assert len(CASES) == 27
+def test_there_are_38_cases():
+    assert len(CASES) == 38
 
 
 @pytest.mark.parametrize("profile", ["quick", "standard"])
@@ -456,3 +457,65 @@ def test_a_text_that_papermill_read_as_a_number_names_the_way_out(value):
     names = parameters.defaults(parameters.schema(paper)) | {"folder": value}
     with pytest.raises(ValueError, match=r"folder = .*: expected str.*write -r folder to keep the text"):
         parameters.validate(paper, names)
+
+
+# your own images -----------------------------------------------------------------------------------------------
+
+WORDS = {paper: {"02_moram_regression": None, "04_cam_consistency": "source"}.get(paper, "dataset") for paper in PAPERS}
+
+
+def own(paper, profile="quick", arm=None, **passed):
+    names = planned(paper, profile, arm or arms(paper)[0])
+    names = {name: names[name] for name in schema(paper).parameters}
+    return resolve(paper, names | {"arm": arm or arms(paper)[0], "profile": profile} | passed, passed)
+
+
+@pytest.mark.parametrize("profile", ["quick", "standard"])
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_folder_alone_means_your_own_images_in_every_paper(paper, profile):
+    found = own(paper, profile, folder="/my/images", group_by="prefix:3", square="stretch")
+    assert found.values["folder"] == "/my/images"
+    assert (found.values["group_by"], found.values["square"]) == ("prefix:3", "stretch")
+    assert "folder" in found.overrides
+    if word := WORDS[paper]:
+        assert found.values[word] == "folder"
+        assert found.replaced[word][1] == "folder"
+        again = own(paper, profile, folder="/my/images", **{word: "folder"})
+        assert again.values[word] == "folder"
+        assert word not in again.replaced
+
+
+@pytest.mark.parametrize("paper", [paper for paper in PAPERS if WORDS[paper]])
+def test_a_folder_and_another_data_set_contradict_each_other(paper):
+    word = WORDS[paper]
+    other = schema(paper).parameters[word].default
+    with pytest.raises(ValueError, match=rf"folder = '/my/images' does not go with {word}, which is '{other}': leave"):
+        own(paper, folder="/my/images", **{word: other})
+    with pytest.raises(ValueError, match=rf"{word} is 'folder', and folder is not given: pass it, -p folder"):
+        own(paper, **{word: "folder"})
+
+
+def test_a_folder_and_an_arm_of_another_data_set_contradict_each_other():
+    text = r"does not go with source, which is 'stanford_cars' in arm stanford_cars"
+    with pytest.raises(ValueError, match=text):
+        own("04_cam_consistency", arm="stanford_cars", folder="/my/images")
+
+
+def test_rdc_takes_the_folder_too():
+    assert own("05_lrp_bn", dataset="rdc", folder="/rdd").values["dataset"] == "rdc"
+    with pytest.raises(ValueError, match="dataset is 'rdc', and folder is not given"):
+        own("05_lrp_bn", dataset="rdc")
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize(("name", "value"), [("masks", "masks"), ("group_by", "prefix:3"), ("square", "crop")])
+def test_what_belongs_to_a_folder_does_not_go_without_one(paper, name, value):
+    if name in schema(paper).parameters:
+        with pytest.raises(ValueError, match=rf"{name} = '{value}' does nothing without folder: pass that, too"):
+            own(paper, **{name: value})
+
+
+@pytest.mark.parametrize(("paper", "word"), [("02_moram_regression", "dataset"), ("04_cam_consistency", "dataset")])
+def test_another_papers_word_for_your_own_images_is_explained(paper, word):
+    with pytest.raises(ValueError, match=r"no such parameter.*Your own images are read from -p folder /path/to/images"):
+        own(paper, folder="/my/images", **{word: "folder"})

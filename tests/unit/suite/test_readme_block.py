@@ -160,6 +160,18 @@ def test_the_command_names_a_record_that_cannot_be_used(pages, capsys):
     assert f"PROBLEM {half}" in capsys.readouterr().err
 
 
+def test_the_pages_show_the_committed_records_and_no_other_tree(pages, capsys, monkeypatch):
+    write(pages)
+    assert readme.main([]) == 0
+    before = [(pages / name).read_bytes() for name in ("README.md", "results/README.md")]
+    write(pages, results="other", accuracy=98.3)
+    assert readme.main(["--results", "other"]) == 2
+    assert "for another tree ask report" in capsys.readouterr().out
+    monkeypatch.setenv("XAI_RESULTS", str(pages / "other"))
+    assert readme.main([]) == 0
+    assert [(pages / name).read_bytes() for name in ("README.md", "results/README.md")] == before
+
+
 def test_a_page_without_marks_is_left_alone(tmp_path):
     path = tmp_path / "README.md"
     path.write_text(MARKS.format("papers"))

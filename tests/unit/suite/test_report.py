@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import sys
 import warnings
@@ -121,6 +122,55 @@ def test_quick_comes_from_xai_results_and_standard_from_the_repository(root, mon
     assert first["standard_value"].startswith("accuracy 98 %")
     assert first["run_scale"] == "digits, 1 seed"
     assert report.main(["--check"]) == 0
+
+
+# ---- which runs are shown ------------------------------------------------------------------------------------
+
+
+def later(path, seconds):
+    """The record as if it was written so much later."""
+    os.utime(path, (path.stat().st_mtime + seconds,) * 2)
+    return path
+
+
+def test_a_plain_call_shows_the_run_that_was_just_made_whatever_its_profile(root, capsys):
+    write(root)
+    later(write(root, profile="quick", dataset="digits"), 60)
+    assert report.main([]) == 0
+    out = capsys.readouterr().out
+    assert "this quick run" in out
+    assert "digits, 1 seed" in out
+    later(write(root, profile="paper", dataset="mnist", accuracy=97.5), 120)
+    assert report.main([]) == 0
+    assert "this paper run" in capsys.readouterr().out
+    assert report.newest(root / "results").profile == "paper"
+    assert report.newest(root) is None
+
+
+def test_a_plain_call_after_a_run_with_own_values_shows_its_paper_against_them(root, capsys):
+    write(root)
+    write(root, profile="quick", dataset="digits")
+    later(write(root, profile="quick", arm="main+own-steel", dataset="steel", accuracy=77.0), 60)
+    assert report.main([]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"The newest record is of own values, quick/{PAPER}/main+own-steel:")
+    assert "accuracy 77 %" in out
+    assert "steel, 1 seed" in out
+    assert "no notebook yet" not in out  # of the other papers
+    assert "X1.1" not in out  # of another arm
+    assert report.main(["--profile", "quick"]) == 0
+    assert "steel" not in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_refused(root, capsys, monkeypatch):
+    write(root)
+    assert report.main(["--profile", "fast"]) == 2
+    assert capsys.readouterr().err == "no profile 'fast'; there are: paper, quick, standard\n"
+    assert report.main(["--results", "nowhere"]) == 2
+    assert capsys.readouterr().err == "no folder nowhere\n"
+    assert report.main(["diff", "results", "elsewhere"]) == 2
+    monkeypatch.setenv("XAI_RESULTS", str(root / "lost"))
+    assert report.main([]) == 2
 
 
 # ---- diff, export --------------------------------------------------------------------------------------------

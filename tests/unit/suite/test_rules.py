@@ -344,6 +344,15 @@ def test_chance_may_be_a_metric_of_the_run_and_what_nobody_measured_is_said():
         judge(RULE, HELD, gates=[gate])
 
 
+def test_on_own_images_the_metric_with_an_interval_decides():
+    gate = rules.Competence(**GATE | {"own": "P1.reference.own"})
+    guess = {"P1.accuracy": number(0.9), "P1.reference.own": number(0.7, 0.4, 0.9)}
+    assert gate.check(guess, {}).learned
+    told = gate.check(guess, {"own": True})
+    assert (told.learned, told.text.partition(" on ")[0]) == (False, "P1.reference.own is 0.7 [0.4, 0.9]")
+    assert gate.check({"P1.accuracy": number(0.9)}, {"own": True}).learned  # an older run has it without
+
+
 def test_of_two_networks_both_must_have_learned_and_too_few_cases_are_said_behind():
     second = GATE | {"metric": "P1.other_accuracy"}
     metrics = HELD | {"P1.accuracy": number(0.9), "P1.other_accuracy": number(0.55), "P1.1.n": number(3)}
@@ -395,7 +404,7 @@ def test_a_cap_says_why_and_close_numbers_stay_apart():
     near = judge(rule, {"P1.1.a": number(98.0, 97.8599999999, 99.0)}).evidence
     assert near == "P1.1.a 98.0 [97.8599999999, 99.0] ≥ 97.86: open"
     capped = judge(rule | {"at_most": "partly", "because": "it needs people"}, {"P1.1.a": number(98)})
-    assert capped.verdict == "partly"
+    assert (capped.verdict, capped.reason) == ("partly", "at most partly: it needs people")
     assert capped.evidence.endswith("at most partly, because it needs people")
 
 

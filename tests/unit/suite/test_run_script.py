@@ -88,6 +88,39 @@ def test_a_run_leaves_its_notebook_and_takes_away_what_dead_ones_left(checkout):
     assert left(checkout)[1] == sorted(["notebook.ipynb", *kept, *(f"{name}.log" for name in kept)])
 
 
+def test_a_run_shows_what_its_kernel_says_and_where_its_record_is(checkout):
+    # as a kernel does: words for who waits, and a record at the end
+    says = STANDS_IN.replace(
+        "exec sleep",
+        'echo "about two minutes" >> "$XAI_SHOWN"; echo "{}" > "$XAI_FOLDER/record.json"\nsleep 2; exec sleep',
+    )
+    script(checkout / "bin/papermill", says)
+    script(
+        checkout / "bin/python3",
+        f'#!/bin/sh\ncase "$*" in *answer*) echo told $3 $4; exit $CODE ;; esac\nexec {sys.executable} "$@"\n',
+    )
+    process = started(checkout, CODE="0")
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said == "about two minutes\n"
+    assert out == f"told answer results/quick/{PAPER}/main/seed_0\n"
+    assert left(checkout)[1] == ["notebook.ipynb", "record.json"]
+    out, _ = started(checkout, CODE="2").communicate(timeout=60)
+    assert out.endswith(f"record: results/quick/{PAPER}/main/seed_0\n")
+
+
+def test_a_name_keeps_runs_with_own_values_apart(checkout):
+    process = started(checkout, "quick", "main", "0", "-p", "steps", "7", XAI_NAME="steel")
+    assert process.wait(timeout=60) == 0
+    assert (checkout / f"results/quick/{PAPER}/main+own-steel/seed_0/notebook.ipynb").is_file()
+    process = started(checkout, "quick", "main", "0", XAI_NAME="steel")  # nothing of one's own
+    assert process.wait(timeout=60) == 0
+    assert left(checkout)[1] == ["notebook.ipynb"]
+    process = started(checkout, "quick", "main", "0", "-p", "steps", "7", XAI_NAME="a/b")
+    assert "becomes a folder's name" in process.communicate()[1]
+    assert process.returncode == 2
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_leaves_its_notebook_and_says_so(checkout, stop):
     process = started(checkout, SLOW="60")

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 
 from xai_utils import suite
 from xai_utils.data import store
-from xai_utils.suite import batch, provenance
+from xai_utils.suite import batch, passed, provenance
 
 pytest.importorskip("snakemake", reason="the extra [batch] is not installed")
 REPOSITORY = Path(__file__).parents[3]
@@ -150,6 +152,99 @@ def test_the_plan_is_papers_times_arms_times_seeds_in_order(checkout):
 def test_bad_requests_say_what_is_expected(checkout, asked, sentence):
     with pytest.raises(ValueError, match=sentence):
         batch.plan(**{"profile": "quick", "root": checkout} | asked)
+
+
+MINE = """
+steel: {papers: [01_first], parameters: {epochs: 5}}
+roads: {papers: [02_second, 01_first], parameters: {epochs: 7, sizes: null}}
+"""
+
+
+def test_own_images_are_planned_by_name_and_done_once(checkout):
+    (checkout / "mine.yaml").write_text(MINE.replace(", sizes: null", ""))
+    jobs = batch.plan("quick", seeds="0..1", root=checkout, own="mine.yaml")
+    steel, roads = "quick/01_first/main+own-steel", "quick/01_first/main+own-roads"
+    second = "quick/02_second/main+own-roads"
+    assert [job.key for job in jobs] == [f"{key}/seed_{seed}" for key in (steel, roads, second) for seed in (0, 1)]
+    assert {job.reason for job in jobs} == {"no record"}
+    asked = {"arms": "improved", "papers": "01_first", "root": checkout, "own": "mine.yaml"}
+    assert [job.arm for job in batch.plan("quick", **asked)] == ["improved+own-steel", "improved+own-roads"]
+    write_template(checkout, "01_first", parameters={"epochs": 5, "arm": "main"})
+    record = (checkout / "01_first.record").read_text().replace('"SEED"', "0").replace("ARM", "main+own-steel")
+    place = checkout / "results" / steel / "seed_0"
+    place.mkdir(parents=True)
+    (place / "record.json").write_text(record)
+    (place / "notebook.ipynb").write_text("{}")
+    due = {job.key: job.reason for job in batch.plan("quick", papers="01_first", root=checkout, own="mine.yaml")}
+    assert due == {f"{steel}/seed_0": "", f"{roads}/seed_0": "no record"}
+    (checkout / "mine.yaml").write_text(MINE.replace(", sizes: null", "").replace("epochs: 5", "epochs: 6"))
+    due = {job.key: job.reason for job in batch.plan("quick", papers="01_first", root=checkout, own="mine.yaml")}
+    assert due[f"{steel}/seed_0"] == "made with other parameters: epochs"
+
+
+def test_a_parameter_that_own_images_choose_is_expected_of_their_record(checkout):
+    path = checkout / "notebooks/parameters/01_first.yaml"
+    path.write_text(
+        path.read_text() + "dataset: {type: str, default: digits, help: it}\n"
+        "folder: {type: str, default: '', chooses: {dataset: [folder]}, help: it}\n"
+    )
+    (checkout / "mine.yaml").write_text("steel: {papers: [01_first], parameters: {folder: /data/steel}}")
+    made = {"arm": "main", "dataset": "folder", "folder": "steel"}
+    write_template(checkout, "01_first", schema_version=2, parameters=made, overrides=["folder"])
+    record = (checkout / "01_first.record").read_text().replace('"SEED"', "0").replace("ARM", "main+own-steel")
+    place = checkout / "results/quick/01_first/main+own-steel/seed_0"
+    place.mkdir(parents=True)
+    (place / "record.json").write_text(record)
+    (place / "notebook.ipynb").write_text("{}")
+    assert [job.reason for job in batch.plan("quick", root=checkout, own="mine.yaml")] == [""]
+
+
+def test_a_run_of_own_images_gets_its_name_its_plain_arm_and_its_parameters(checkout):
+    (checkout / "mine.yaml").write_text("steel: {parameters: {folder: '/my images', epochs: 5}}")
+    words = batch.own_words("mine.yaml", "improved+own-steel", checkout)
+    assert words == {"name": "steel", "arm": "improved", "words": """-y '{"folder": "/my images", "epochs": 5}'"""}
+    assert passed.passed(shlex.split(words["words"])) == {"folder": "/my images", "epochs": 5}
+    assert batch.own_words("", "improved", checkout) == {"name": "", "arm": "improved", "words": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "mine.yaml cannot be read"),
+        ("steel: {papers: [03_none], parameters: {a: 1}}", "no notebook 03_none; there are: 01_first, 02_second"),
+        ("my steel: {parameters: {a: 1}}", "'my steel' becomes a part of a folder's name"),
+        ("steel: {papers: [01_first]}", "steel.parameters: Field required"),
+        ("steel: {parameters: {a: 1}, masks: yes}", "steel.masks: Extra inputs"),
+    ],
+)
+def test_a_file_of_own_images_that_is_wrong_says_how(checkout, text, sentence):
+    if text is not None:
+        (checkout / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        batch.plan("quick", root=checkout, own="mine.yaml")
+
+
+def test_a_parameter_that_came_after_a_record_had_its_default_there(checkout):
+    run_all(checkout)
+    path = checkout / "notebooks/parameters/01_first.yaml"
+    path.write_text(path.read_text() + "minutes: {type: float, default: 6.0, help: it}\n")
+    assert set(reasons(checkout).values()) == {""}
+    (checkout / "notebooks/profiles/quick/01_first.yaml").write_text("profile: quick\nminutes: 3.0\n")
+    assert reasons(checkout, papers="01_first", arms="main")["quick/01_first/main/seed_0"].endswith("minutes")
+
+
+def test_a_batch_of_own_images_runs_them_and_has_nothing_to_do_the_second_time(checkout):
+    (checkout / "mine.yaml").write_text("steel: {papers: [01_first], parameters: {epochs: 5}}")
+    write_template(checkout, "01_first", parameters={"epochs": 5, "arm": "main"})
+    run = checkout / "notebooks/run"
+    name = 'if [ -n "${XAI_NAME:-}" ]; then set -- "$1" "$2" "$3+own-$XAI_NAME" "$4" "${@:5}"; fi\n'
+    run.write_text(FAKE_RUN.replace("\n", "\n" + name, 1))
+    done = snakemake(checkout, "profile=quick", "own=mine.yaml")
+    assert done.returncode == 0, done.stderr
+    assert calls(checkout) == ['01_first quick main+own-steel 0 -y {"epochs": 5} 2']
+    again = snakemake(checkout, "profile=quick", "own=mine.yaml")
+    assert "1 of 1 records are current" in again.stderr
+    assert calls(checkout) == []
 
 
 def test_a_record_counts_while_what_made_it_is_the_same_and_whatever_its_time(checkout):

@@ -35,7 +35,7 @@ papers:
     title: "t"
     citation: "c"
     competence:
-      - {metric: P1.1.accuracy, images: test, at_least: 60, chance: V1.chance, claims: [P1.2]}
+      - {metric: P1.1.accuracy, images: test, at_least: 60, chance: V1.chance, says: accuracy, claims: [P1.2]}
     values:
       - {id: P1.1.accuracy, value: 98.13, unit: "%", place: "§4.2", n: 10000}
       - {id: P1.2.a, value: 1, place: "§4"}

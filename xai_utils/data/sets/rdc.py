@@ -6,6 +6,7 @@ generated folders only.
 
 import hashlib
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,12 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from xai_utils.data import store
+from xai_utils.data import pictures, store
 from xai_utils.data.archive import as_jpeg, index_of, opened_image, read_table
 from xai_utils.data.imageset import SPLITS, ImageSet
-from xai_utils.data.voc import Photograph, annotated_files, read_photograph, unreadable
+from xai_utils.data.listing import short
+from xai_utils.data.voc import Photograph, annotated_files, read_photograph
 from xai_utils.seeds import numpy_rng
 
 CLASSES = ("no_crack", "crack")
@@ -77,7 +79,8 @@ def load_rdc(
         categories: classes of boxes that are cracks.
         shares: of train, val and test, in any unit.
         alike: images are near-duplicates if at most this share of their bits differ.
-        bad_boxes: what to do with a box without area or outside of its image: an error, or leave it out.
+        bad_boxes: what to do with a box without area or outside of its image: an error, or leave it out and warn. One
+            of a class that is not in `categories` is left out in any case.
         n: number of crops, half of them cracks as far as there are, drawn with `seed`; None = all.
 
     Returns:
@@ -104,7 +107,9 @@ def load_rdc(
     if not root.is_dir():
         raise FileNotFoundError(f"folder {root} does not exist, or is not a folder")
     files = _chosen(root, annotated_files(root), countries)
-    photographs = [read_photograph(image, xml, bad_boxes) for image, xml in files.values()]
+    photographs = [read_photograph(image, xml, bad_boxes, categories) for image, xml in files.values()]
+    if left_out := [text for photograph in photographs for text in photograph.left_out]:
+        warnings.warn(f"{len(left_out)} boxes are left out: {short(left_out)}", stacklevel=2)
     crops = _crops(list(files), photographs, tuple(categories), seed, root)
     used = sorted({crop[1] for crop in crops})
     split = dict(zip(used, _split([files[i][0] for i in used], used, crops, shares, alike, seed)))
@@ -164,12 +169,8 @@ def _nearest(signs: np.ndarray) -> np.ndarray:
 
 
 def _signs(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            image.draft("L", (8 * SIDE, 8 * SIDE))  # a JPEG is decoded at an eighth of its size, or so
-            grey = np.asarray(ImageOps.exif_transpose(image).convert("L").resize((SIDE, SIDE)), dtype=np.float64)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    image = pictures.as_8_bit(pictures.read_picture(path, 8 * SIDE), "L")
+    grey = np.asarray(image.resize((SIDE, SIDE)), dtype=np.float64)
     standard = (grey - grey.mean()) / max(grey.std(), 1e-9)
     return np.where(standard > 0, 1, -1).ravel()
 
@@ -312,11 +313,7 @@ def _pixels(files: Mapping[str, Path], crops: Sequence[_Crop], size: int, grey: 
 
 def _cuts(path: Path, boxes: Sequence[Any], size: int, grey: bool) -> Iterator[np.ndarray]:
     """Crops of one image, resized (bilinear with antialiasing)."""
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
-    except OSError as error:
-        raise unreadable(path, error) from error
+    image = pictures.as_8_bit(pictures.read_picture(path), "L" if grey else "RGB")
     for box in boxes:
         cut = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
         yield cut.reshape(size, size, -1).transpose(2, 0, 1)

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import io
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
-from xai_utils.data import store
+from xai_utils.data import pictures, store
 from xai_utils.data.archive import (
     as_jpeg,
     as_png,
@@ -257,7 +256,7 @@ def _check(crop: Crop, row: Mapping[str, str], size: tuple[int, int], mask_size:
 
 def _opened(archive: zipfile.ZipFile, member: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(archive.read(member)))
+        return pictures.head(archive.read(member))
     except (KeyError, OSError) as error:
         raise ValueError(f"{archive.filename}: {member} cannot be read: {error}") from error
 

@@ -1,0 +1,118 @@
+"""Masks of your own images: two values a file, whatever they are; whose mask is which; what they mark."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from xai_utils.data import pictures
+
+HOW = (
+    "expected two: 0 outside, one other value inside. To make such masks: "
+    "Image.fromarray(np.where(np.isin(np.asarray(Image.open(FILE)), [VALUES INSIDE]), 255, 0).astype(np.uint8))"
+)
+
+
+def read_mask(path: Path, image: Path) -> np.ndarray:
+    """A mask as (H, W) bool, in the place of its image as that is seen.
+
+    A mask that has the size of the image's stored pixels, and not that of the turned ones, was drawn on the stored
+    ones: it is turned as its image is.
+
+    Args:
+        path: the mask's file; its numbers are taken as they are stored, with 1, 8, 16 or 32 bits, grey, colour or
+            palette. 0 (black) is outside, and one other value is inside.
+        image: the image's file.
+
+    Raises:
+        ValueError: more than two values, transparency, another size than the image, an unreadable file. It names the
+            mask.
+    """
+    try:
+        stored = pictures.opened(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"mask {path} cannot be read: {error}. Replace or remove it.") from error
+    width, height = pictures.upright_size(image)
+    upright = pictures.turn(stored, pictures.orientation(stored))
+    if upright.size != (width, height) and stored.size == (height, width):
+        turned = pictures.turn(stored, stored_orientation(image))
+        upright = turned if turned.size == (width, height) else upright
+    if upright.size != (width, height):
+        raise ValueError(
+            f"mask {path} has {upright.size} pixels (width, height), its image {image} {(width, height)}; "
+            "expected the same"
+        )
+    if upright.has_transparency_data and upright.convert("RGBA").getextrema()[3][0] < 255:
+        raise ValueError(f"mask {path} is transparent in part, {HOW}")
+    values, inside = _values(upright)
+    others = [value for value in values if value != "0"]
+    if len(others) > 1:
+        shown = ", ".join(values[:5]) + (f" … ({len(values)} in all)" if len(values) > 5 else "")
+        jpeg = "; a JPEG's are blurred, save masks as PNG" if stored.format == "JPEG" else ""
+        raise ValueError(f"mask {path} holds the values {shown}, {HOW}{jpeg}")
+    return inside
+
+
+def stored_orientation(image: Path) -> int:
+    """How the stored pixels of an image are to be turned (EXIF, 1 … 8); 1 where its file has no such tag."""
+    with pictures.head(image) as opened:
+        return pictures.orientation(opened)
+
+
+def _values(mask: Image.Image) -> tuple[list[str], np.ndarray]:
+    """The values of a mask in words, "0" for outside, and where it is not 0 (H, W)."""
+    if mask.mode == "P":
+        black = (mask.getpalette() or [0, 0, 0])[:3] == [0, 0, 0]
+        numbers = np.asarray(mask if black else mask.convert("RGB"))
+    elif mask.mode in ("LA", "La"):
+        numbers = np.asarray(mask.convert("L"))
+    elif mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;16"):
+        numbers = np.asarray(mask)
+    else:
+        numbers = np.asarray(mask.convert("RGB"))
+    if numbers.ndim == 2:
+        found = np.unique(numbers)
+        return [f"{value:g}" for value in found.astype(float).tolist()], numbers != 0
+    found = np.unique(numbers.reshape(-1, numbers.shape[2]), axis=0)
+    grey = (found == found[:, :1]).all()
+    return [f"{c[0]}" if grey or not any(c) else str(tuple(c)) for c in found.tolist()], numbers.any(2)
+
+
+def masks_of(root: Path, files: Mapping[str, Path], images: Iterable[str]) -> dict[str, Path]:
+    """The mask of each image.
+
+    Args:
+        root: the masks' folder.
+        files: image files below it, by their path there.
+        images: paths of images; the mask's path is the same but for the suffix, or its name is, in a folder without
+            folders.
+
+    Returns:
+        image → its mask.
+
+    Raises:
+        ValueError: an image has no mask or several. It names the image.
+    """
+    flat = is_flat(files)
+    stems = Counter(map(stem, files))
+    by_stem = {stem(name): path for name, path in files.items()}
+    found = {}
+    for name in images:
+        wanted = PurePosixPath(stem(name)).name if flat else stem(name)
+        if stems[wanted] != 1:
+            raise ValueError(f"image {name!r} has {stems[wanted]} masks {wanted}.* below {root}, expected one")
+        found[name] = by_stem[wanted]
+    return found
+
+
+def is_flat(files: Iterable[str]) -> bool:
+    """Whether a masks' folder has files and no folders: then the names alone say whose masks they are."""
+    names = list(files)
+    return bool(names) and not any("/" in name for name in names)
+
+
+def stem(name: str) -> str:
+    """A path without its suffix."""
+    return name.rpartition(".")[0]

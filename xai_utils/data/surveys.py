@@ -1,0 +1,318 @@
+"""Your own folder before anything is decoded: classes or targets, whose mask is which, what is no image of it."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from xai_utils.data import store
+from xai_utils.data.grouping import divided, grouped_split, groups_of, rows_of_csv
+from xai_utils.data.imageset import SPLITS, stratified_split
+from xai_utils.data.listing import SETTINGS, Listing, listing, mirrors, short
+from xai_utils.data.masks import is_flat, masks_of, stem
+from xai_utils.data.pictures import SUFFIXES
+
+HEADERS = (["file", "target"], ["file", "target", "split"])
+LEAST = 5  # images, or groups, of a class, of which each split gets one
+
+
+@dataclass
+class Survey:
+    """The images of a folder; entry i of every list belongs to one image.
+
+    Attributes:
+        ids: paths below the folder ("/", NFC).
+        paths: the files.
+        labels: numbers of classes, or targets.
+        given: the split that the folder or its list gives, or "".
+        class_names: in alphabetical order; () for targets.
+        masks: image → its mask, for the images that have one.
+        lists: files that count for the checksum besides, by their path below the folder.
+        aside: what is no image of the set, in sentences.
+    """
+
+    root: Path
+    found: Listing
+    ids: list[str] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    labels: list[float] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    class_names: tuple[str, ...] = ()
+    masks_root: Path | None = None
+    masks: dict[str, Path] = field(default_factory=dict)
+    lists: dict[str, Path] = field(default_factory=dict)
+    aside: list[str] = field(default_factory=list)
+
+    def files(self) -> dict[str, Path]:
+        """All files that the images come from, by their path below the folder, for the checksum."""
+        used = dict(zip(self.ids, self.paths, strict=True)) | self.lists
+        return used | {name: path for name, path in self.found.images.items() if path in set(self.masks.values())}
+
+
+def root_of(folder: str | Path) -> Path:
+    """The folder of your own images. ValueError where none is named, FileNotFoundError where there is none."""
+    if not str(folder):
+        raise ValueError("folder is empty: name the folder of your images, such as -p folder /path/to/images")
+    root = store.resolve(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"image folder {root} does not exist, or is not a folder")
+    return root
+
+
+def survey_classes(root: Path, masks: str | None) -> Survey:
+    """A folder with a folder per class, or with train, val and test which have them; see `folder.load_folder`."""
+    found = listing(root)
+    given = [part for part in SPLITS if part in found.folders]
+    if given and "train" not in given:
+        raise ValueError(f"{root} has {' and '.join(given)} but no train folder")
+    survey = Survey(root, found, masks_root=_masks_root(root, found, masks, direct=True))
+    if survey.masks_root and survey.masks_root.name in SPLITS:
+        raise ValueError(f"masks is {masks!r}, the name of a folder of images; expected another name")
+    tops = given or [""]
+    names = _class_names(survey, tops)
+    rows = []  # (split or "", label, name), classes in turn
+    for top in tops:
+        classes = [[(top, label, n) for n in found.below(f"{top}/{name}" if top else name)] for label, name in names]
+        for (_, name), own in zip(names, classes, strict=True):
+            if not own and (top in ("", "train") or "/".join(filter(None, (top, name))) in found.folders):
+                raise ValueError(
+                    f"class folder {root / top / name} holds no images ({', '.join(sorted(SUFFIXES))}); "
+                    "put some there, or remove the folder"
+                )
+        rows += [row for row in chain.from_iterable(zip_longest(*classes)) if row]
+    survey.given, survey.labels, survey.ids = (list(column) for column in zip(*rows, strict=True))
+    survey.paths = [found.images[name] for name in survey.ids]
+    survey.class_names = tuple(name for _, name in names)
+    if survey.masks_root:
+        _take_masks(survey)
+    return survey
+
+
+def _class_names(survey: Survey, tops: list[str]) -> list[tuple[int, str]]:
+    """Numbers and names of the classes; other folders, and images in none, are passed over aloud."""
+    root, found = survey.root, survey.found
+    masks = survey.masks_root.name if survey.masks_root else ""
+    top_folders = {name for name in found.folders if "/" not in name and name != masks}
+    if tops == [""]:
+        names = sorted(top_folders - set(_no_classes(survey, top_folders)))
+    else:
+        names = sorted({name.partition("/")[2] for name in found.folders if name.count("/") == 1
+                        and name.partition("/")[0] in tops})  # fmt: skip
+        if beside := sorted(top_folders - set(SPLITS)):
+            survey.aside.append(f"folders beside {' and '.join(tops)} are not read: {short(beside)}")
+    if len(names) < 2:
+        raise ValueError(
+            f"{root} has {len(names)} class folders ({', '.join(names)}), expected two or more: <class>/*.png"
+        )
+    if loose := [name for name in found.images if name.rpartition("/")[0] in tops]:
+        survey.aside.append(f"{len(loose)} images lie in no class folder: {short(loose)}")
+    return list(enumerate(names))
+
+
+def _no_classes(survey: Survey, folders: set[str]) -> Iterator[str]:
+    """Folders of masks that nobody named, and of lists alone."""
+    found = survey.found
+    for name in sorted(folders):
+        others = [image for image in found.images if not image.startswith(f"{name}/")]
+        lists = [path for other, path in found.others.items() if other.startswith(f"{name}/")]
+        if mirrors(found, name, others):
+            text = f"folder {name}/ holds masks by its names and is no class; to use them: -p masks {name}"
+        elif not found.below(name) and lists and {path.suffix.lower() for path in lists} <= SETTINGS:
+            text = f"folder {name}/ holds no images, only {short(path.name for path in lists)}"
+        else:
+            continue
+        survey.aside.append(text)
+        yield name
+
+
+def two_classes(survey: Survey, needs: str) -> None:
+    """ValueError unless the classes are `needs` and one other."""
+    names = survey.class_names
+    if needs not in names or len(names) != 2:
+        raise ValueError(
+            f"{survey.root} has {len(names)} classes ({', '.join(names)}), expected two: {needs}/ and one other. "
+            f"Rename the folder of images to be found to {needs}, and join the others into one folder, or move them out"
+        )
+
+
+def _masks_root(root: Path, found: Listing, masks: str | None, *, direct: bool) -> Path | None:
+    if masks is None:
+        return None
+    path = root / masks
+    there = path.is_dir() and (not direct or path in root.iterdir())
+    if not there:
+        usual = ", ".join(name for name in found.folders if "/" not in name) or "none"
+        raise FileNotFoundError(
+            f"masks' folder {path} does not exist, or is not a folder{' directly' * direct} below {root}; "
+            f"folders there: {usual}"
+        )
+    return path
+
+
+def _take_masks(survey: Survey) -> None:
+    """Give every image of a class that has masks its own; refuse masks and folders that belong to no image."""
+    root, masks_root = survey.root, survey.masks_root
+    below = {n[len(masks_root.name) + 1 :]: p for n, p in survey.found.below(masks_root.name).items()}
+    if not below:
+        raise ValueError(f"masks' folder {masks_root} holds no masks ({', '.join(sorted(SUFFIXES))})")
+    if is_flat(below):
+        names = {PurePosixPath(stem(name)).name for name in survey.ids}
+        marked = {label for label, name in zip(survey.labels, survey.ids, strict=True)
+                  if PurePosixPath(stem(name)).name in set(map(stem, below))}  # fmt: skip
+        _unique(survey, marked)
+    else:
+        _no_lone_folders(survey)
+        names = {stem(name) for name in survey.ids}
+        tops = {(part, label) for part, label in zip(survey.given, survey.labels, strict=True)}
+        marked = {label for part, label in tops if (masks_root / part / survey.class_names[label]).is_dir()}
+    for name, path in below.items():
+        if stem(name) not in names:
+            raise ValueError(
+                f"mask {path} belongs to no image, expected one {root / stem(name)}.*; rename or remove it"
+            )
+    wanted = [name for name, label in zip(survey.ids, survey.labels, strict=True) if label in marked]
+    survey.masks = masks_of(masks_root, below, wanted)
+
+
+def _unique(survey: Survey, marked: set[float]) -> None:
+    """Refuse masks without folders where two images of one name would share one."""
+    seen: dict[str, str] = {}
+    for name, label in zip(survey.ids, survey.labels, strict=True):
+        if label in marked and seen.setdefault(PurePosixPath(stem(name)).name, name) != name:
+            other = seen[PurePosixPath(stem(name)).name]
+            raise ValueError(
+                f"masks' folder {survey.masks_root} has no folders, and images {other!r} and {name!r} have one name: "
+                "put each mask into the folder of its class, <masks>/<class>/<name>.png"
+            )
+
+
+def _no_lone_folders(survey: Survey) -> None:
+    places = {parent.as_posix() for name in survey.ids for parent in PurePosixPath(name).parents}
+    start = f"{survey.masks_root.name}/"
+    for name, path in survey.found.folders.items():
+        if name.startswith(start) and name[len(start) :] not in places:
+            raise ValueError(
+                f"masks' folder {path} belongs to no images, expected some in {survey.root / name[len(start) :]}; "
+                "rename or remove it"
+            )
+
+
+# --- a regression -----------------------------------------------------------------------------------------------
+
+
+def survey_targets(root: Path, targets: str, masks: str | None) -> Survey:
+    """A folder of images with a list of their targets; see `target_folder.load_target_folder`."""
+    found = listing(root)
+    survey = Survey(root, found, masks_root=_masks_root(root, found, masks, direct=False))
+    start = (
+        "" if survey.masks_root is None else survey.masks_root.resolve().relative_to(root.resolve()).as_posix() + "/"
+    )
+    images = {name: path for name, path in found.images.items() if not (start and name.startswith(start))}
+    rows = _target_rows(survey, root / targets, images)
+    survey.ids, survey.paths = list(rows), [images[name] for name in rows]
+    survey.labels, survey.given = (list(column) for column in zip(*rows.values(), strict=True))
+    survey.lists = {targets: root / targets}
+    if survey.masks_root:
+        below = {n[len(start) :]: p for n, p in found.images.items() if n.startswith(start)}
+        survey.masks = masks_of(survey.masks_root, below, survey.ids)
+    return survey
+
+
+def _target_rows(survey: Survey, path: Path, images: dict[str, Path]) -> dict[str, tuple[float, str]]:
+    """Target and split ("" without that column) of every image, in the order of the CSV file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"targets {path} do not exist: write a CSV file with the header file,target")
+    header, lines = rows_of_csv(path, HEADERS)
+    rows: dict[str, tuple[float, str]] = {}
+    for number, line in lines:
+        where = f"{path}, line {number}"
+        name, text, split = [*line, ""][:3]
+        name = unicodedata.normalize("NFC", name)
+        if name not in images:
+            raise ValueError(f"{where}: there is no image {name!r} below {path.parent}")
+        if name in rows:
+            raise ValueError(f"{where}: {name!r} has a target already; give each image one line")
+        if len(header) == 3 and split not in SPLITS:
+            raise ValueError(f"{where}: the split of {name!r} is {split!r}, expected one of {', '.join(SPLITS)}")
+        rows[name] = _target(text, f"{where}: the target of {name!r}"), split
+    missing = [name for name in images if name not in rows]
+    for folder in sorted({name.partition("/")[0] for name in missing if "/" in name}):
+        inside = survey.found.below(folder)
+        if set(inside) <= set(missing) and mirrors(survey.found, folder, rows):
+            missing = [name for name in missing if name not in inside]
+            survey.aside.append(f"folder {folder}/ holds masks by its names; to use them: -p masks {folder}")
+    if missing:
+        raise ValueError(
+            f"{path}: {len(missing)} images have no line, {', '.join(missing[:3])} among them; add their targets, or "
+            f"move them out of {path.parent}"
+        )
+    if not rows:
+        raise ValueError(f"{path.parent} holds no images ({', '.join(sorted(SUFFIXES))})")
+    return rows
+
+
+def _target(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{what} is {text!r}, expected a number such as -0.5") from None
+    if not abs(value) <= float(np.finfo(np.float32).max):  # true for NaN, too
+        raise ValueError(f"{what} is {text!r}, expected a finite number that float32 holds")
+    return value
+
+
+# --- splits -----------------------------------------------------------------------------------------------------
+
+
+def split_of(survey: Survey, groups: str, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Split and group of every image: as given, or 70 / 10 / 20 by class with no group in two splits.
+
+    Args:
+        survey: of the folder.
+        groups: a rule of `grouping.groups_of`; "" = unknown.
+        seed: of a split that is not given.
+
+    Raises:
+        ValueError: a rule that does not fit, a given split that divides a group, too few images or groups for three
+            splits.
+    """
+    owners = groups_of(groups, survey.ids, survey.root)
+    labels = [int(label) if survey.class_names else 0 for label in survey.labels]
+    if survey.given[0]:
+        split = np.array(survey.given)
+        if owners is not None and (torn := divided(split.tolist(), owners.tolist())):
+            raise ValueError(
+                f"{survey.root}: {len(torn)} of {len(set(owners))} groups have images in more than one of train, val "
+                f"and test ({short(torn)}): a network would be tested on what it was trained on. Move the images of "
+                "each group into one of them, or give the classes without these folders"
+            )
+    elif owners is not None:
+        split = grouped_split(labels, owners.tolist(), seed=seed)
+    else:
+        split = stratified_split(labels, survey.ids, seed=seed)
+    if not survey.given[0]:
+        _enough(survey, labels, owners)
+    if lacking := [part for part in SPLITS if part not in split]:
+        raise ValueError(
+            f"{survey.root}: no images for {' and '.join(lacking)} ({len(survey.ids)} images in all). Give "
+            + ("every class five or more images, or make the folders train, val and test yourself."
+               if survey.class_names else "five or more images, or a column split with train, val and test.")
+        )  # fmt: skip
+    return split, owners
+
+
+def _enough(survey: Survey, labels: list[int], owners: np.ndarray | None) -> None:
+    """Refuse a class of which a drawn split could not put an image into each part."""
+    units = survey.ids if owners is None else owners.tolist()
+    least, word = (LEAST, "images") if owners is None else (3, "groups of images")
+    for label, name in enumerate(survey.class_names):
+        own = len({unit for unit, each in zip(units, labels, strict=True) if each == label})
+        if own < least:
+            raise ValueError(
+                f"{survey.root}: no images for each of train, val and test in class {name!r}: it has {own} {word} "
+                f"({len(survey.ids)} images in all). Give every class {'five' if least == LEAST else 'three'} or more, "
+                "take the class out, or make the folders train, val and test yourself."
+            )
