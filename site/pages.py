@@ -17,7 +17,7 @@ from xai_utils.suite.findings import FindingError
 from xai_utils.suite.rules import VERDICTS
 from xai_utils.suite.shown import figure_path
 
-GUIDES = ("running", "own_data", "own_model", "torchvision", "findings", "add_a_paper", "promises")
+GUIDES = ("running", "own_images", "own_data", "own_model", "torchvision", "findings", "add_a_paper", "promises")
 API = {"explain": "Explainers", "metrics": "Metrics and statistics", "models": "Models"}
 WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # a page whose table needs the whole width
 Anchors = dict[str, dict[str, list[str]]]  # paper → claim → anchors on its page
@@ -90,7 +90,7 @@ def front(site: Site) -> None:
                 _toctree("", ["bench", "claims", "results"], say("Verdicts")),
                 _toctree("", notebooks, say("Notebooks")),
                 _toctree("", [f"explorables/{name}" for name in EXPLORABLE_PAGES], say("Try it")),
-                _toctree("", ["glossary", "launch", *(f"docs/{name}" for name in GUIDES)], say("Guides")),
+                _toctree("", ["glossary", "launch", *(f"docs/{name}" for name in _guides(site))], say("Guides")),
                 _toctree("", [f"api/{name}" for name in API], say("Package")),
                 _toctree("", ["solutions"], say("More")),
             ]
@@ -351,11 +351,17 @@ def glossary(site: Site) -> None:
 GLOSSARY = "The papers' own terms, what they are called in English, and where they stand in the code."
 
 
+def _guides(site: Site) -> list[str]:
+    """The pages of docs/: those of `GUIDES` in their order, then others."""
+    there = sorted(path.stem for path in (site.source.root / "docs").glob("*.md"))
+    return [*(name for name in GUIDES if name in there), *(name for name in there if name not in GUIDES)]
+
+
 def guides(site: Site) -> None:
     """The pages of docs/ as they are; links out of it lead to the repository, where its address is known."""
     root = site.source.root
     repository = (root / "docs" / "repository.txt").read_text(encoding="utf-8").strip()
-    for name in GUIDES:
+    for name in _guides(site):
         text = (root / "docs" / f"{name}.md").read_text(encoding="utf-8")
         for path in re.findall(r"\]\(\.\./([^)]+\.png)\)", text):
             (site.folder / path).parent.mkdir(parents=True, exist_ok=True)
