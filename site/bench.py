@@ -19,6 +19,7 @@ from xai_utils.suite.findings import Source
 from xai_utils.suite.over_seeds import OverSeeds, aggregate, bounds, is_p_value
 from xai_utils.suite.pooled import over_seeds
 from xai_utils.suite.record import Record
+from xai_utils.suite.rules import Competence
 
 MOST_SEEDS = 30
 
@@ -40,6 +41,11 @@ def subject(records: list[Record]) -> dict[str, Any]:
     return records[0].subject | {"together": True}
 
 
+def gates_of(paper: claims.Paper, claim: str, told: dict[str, Any]) -> list[Competence]:
+    """What the networks of committed runs must have reached for a claim (no committed run is on a user's own images)."""
+    return [gate for gate in paper.competence if claim in gate.claims and gate.applies(told)]
+
+
 def merged(source: Source, stem: str, arm: str, claim: str, left_out: int | None = None) -> dict[str, OverSeeds]:
     """The metrics over the seeds of a case, without one of them (its place in the list) or with all."""
     known = merged.__dict__.setdefault(id(source), {})
@@ -55,7 +61,7 @@ def merged(source: Source, stem: str, arm: str, claim: str, left_out: int | None
 def _case(site: Site, stem: str, paper: claims.Paper, claim: str, arm: str, records: list[Record]) -> dict[str, Any]:
     entry, told = paper.judged[claim], subject(records)
     rule, metrics = entry.rule, site.source.metrics(stem, arm)
-    gates = paper._gates(claim, told)
+    gates = gates_of(paper, claim, told)
     names = dict.fromkeys([*rule.metrics(), *(gate.metric for gate in gates)])
     elsewhere = any(
         told.get(name, "main" if name == "arm" else None) not in allowed for name, allowed in rule.comparable.items()

@@ -66,7 +66,7 @@ def python_says(source, case, kept, bounds):
     rule = claim.rule.model_copy(update={"conditions": conditions})
     metrics = over(source, stem, case["arm"], case["id"], tuple(kept))
     subject = records[0].subject | {"together": True}
-    return rule.evaluate(claim.kind, metrics, subject, paper._gates(case["id"], subject)), metrics
+    return rule.evaluate(claim.kind, metrics, subject, site_bench.gates_of(paper, case["id"], subject)), metrics
 
 
 def test_every_verdict_of_the_page_is_pythons(bench, source):
