@@ -8,7 +8,9 @@
 #   make batch OWN=mine.yaml     the same on your own images: docs/own_images.md
 #   make execute     run the notebooks in place, after a change
 #   make equivalent  after a change that moves no number: show it, so that the records stay current; results/README.md
-#   make test-portable (other CPU kernels) · mutants · tables · bench · setup · clean · site (not written yet)
+#   make site        the reading site, English and Japanese, in build/site/html: site/README.md
+#   make test-site   every page of it in Chromium, both languages, at three sizes
+#   make test-portable (other CPU kernels) · mutants · tables · bench · setup · clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -16,6 +18,7 @@ VENV ?= .venv
 $(if $(strip $(VENV)),,$(error VENV is empty: name the folder of an environment, or leave it out))
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.suite-installed
+SITE_STAMP = $(VENV)/.site-installed
 PAPERS ?= $(basename $(notdir $(wildcard notebooks/0[1-9]_*.ipynb)))
 PROFILE ?= quick
 SEEDS ?= 0
@@ -32,7 +35,7 @@ PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
 # in the order of collection: the longest file comes first
 NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks test-real test-faults execute test-portable mutants batch equivalent tables bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real test-faults test-site execute test-portable mutants batch equivalent tables bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -106,8 +109,17 @@ tables: setup
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done
 
-site:
-	@echo "The reading site is not written yet: read the notebooks by 'make lab', or on the repository's page." >&2; exit 2
+# Sphinx and what it needs are installed beside the rest, once, so that `make setup` does not grow
+$(SITE_STAMP): $(STAMP) site/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r site/requirements.txt
+	@touch $@
+
+site: $(SITE_STAMP)
+	$(BIN)/python site/build.py
+
+# one process: two Chromiums on two cores take longer
+test-site: site
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/site
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

@@ -1,7 +1,9 @@
 """pyproject.toml, requirements.txt and environment.yml name one and the same set of packages."""
 
+import json
 import os
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -19,9 +21,10 @@ PLATFORMS = (("linux", "x86_64"), ("darwin", "arm64"))
 
 
 def direct_requirements():
+    """All that `make setup` installs: the site's packages are pinned on their own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [project["dependencies"], *project["optional-dependencies"].values()]
-    return [Requirement(line) for part in lines for line in part]
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name != "site"]
+    return [Requirement(line) for part in (project["dependencies"], *extras) for line in part]
 
 
 def pinned(python, platform, machine):
@@ -50,6 +53,29 @@ def test_requirements_pin_every_direct_dependency_once(python, platform, machine
         version = pins.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is not pinned for Python {python} on {platform}"
         assert requirement.specifier.contains(version), f"{requirement} against {version}"
+
+
+def test_the_site_pins_its_packages_apart_from_the_others():
+    lines = (ROOT / "site" / "requirements.txt").read_text().splitlines()
+    pins = {}
+    for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
+        (pin,) = requirement.specifier
+        assert pin.operator == "==", requirement
+        pins[canonicalize_name(requirement.name)] = pin.version
+    assert not set(pins) & set(pinned("3.11.13", "linux", "x86_64"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in map(Requirement, project["optional-dependencies"]["site"]):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_what_the_site_loads_from_npm_is_pinned_by_hash_and_names_no_host():
+    wanted = json.loads((ROOT / "site" / "package.json").read_text())["dependencies"]
+    locked = json.loads((ROOT / "site" / "package-lock.json").read_text())["packages"]
+    for name, version in wanted.items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    packages = {name: package for name, package in locked.items() if name}
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert not any("resolved" in package for package in packages.values())
 
 
 def test_conda_gets_the_same_versions():
@@ -108,11 +134,25 @@ def test_without_any_python_setup_says_what_to_install(tmp_path):
     assert "No Python 3.11, 3.12 or 3.13 was found" in result.stdout
 
 
-def test_the_site_target_says_that_it_does_not_exist_yet():
-    result = subprocess.run(["make", "-C", str(ROOT), "site"], capture_output=True, text=True, timeout=60)
-    assert result.returncode == 2
-    assert "is not written yet" in result.stderr
-    assert "make lab" in result.stderr
+def test_without_npm_the_site_says_what_it_needs(tmp_path):
+    code = "import pathlib, build; build.npm(pathlib.Path('npm'))"
+    environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": f"{ROOT / 'site'}:{ROOT}"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "make site needs npm (it comes with Node.js) to fetch MathJax" in result.stderr
+    assert not (tmp_path / "npm" / "node_modules").exists()
+
+
+def test_offline_the_site_says_what_it_could_not_fetch(tmp_path):
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho 'request failed: no network' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    code = "import pathlib, build; build.npm(pathlib.Path('fetched'))"
+    environment = os.environ | {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": f"{ROOT / 'site'}:{ROOT}"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "npm could not fetch them (request failed: no network). Once online: make site" in result.stderr
+    assert not (tmp_path / "fetched").exists()
 
 
 def test_an_empty_name_of_an_environment_is_refused():
@@ -126,7 +166,7 @@ def test_an_empty_name_of_an_environment_is_refused():
 def test_ci_runs_the_two_commands_the_portable_check_and_the_fault_runs():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     made = [line for line in lines if line.startswith("make ")]
-    assert made == ["make reproduce", "make test", "make test-portable", "make test-faults"]
+    assert made == ["make reproduce", "make test", "make test-portable", "make test-faults", "make test-site"]
 
 
 def test_citation_names_every_paper():

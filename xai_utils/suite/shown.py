@@ -22,7 +22,7 @@ WIDEST = 900  # pixels of a standard figure in a notebook
 ROWS = 8  # of the closing table in the text; the others are folded
 _SAYS = {"en": "The standard runs say", "ja": "標準実行の結果"}
 _SEEDS = {"en": "{} seeds", "ja": "{}シード"}
-_VERDICTS_JA = {
+VERDICTS_JA = {
     "reproduced": "再現された",
     "partly": "部分的に再現された",
     "not reproduced": "再現されなかった",
@@ -120,7 +120,7 @@ def finding(
 def _rests_on(claim: str, entry: findings.Finding, paper: str, language: Language, source: Source) -> str:
     records = source.records(paper, entry.arm, claim)
     verdict = _standard_verdict(claim, entry.arm, paper, source)
-    told = _VERDICTS_JA.get(verdict, verdict) if language == "ja" else verdict
+    told = VERDICTS_JA.get(verdict, verdict) if language == "ja" else verdict
     data = records[0].subject["dataset"].replace("_", " ")
     return ", ".join([data, _SEEDS[language].format(len(records)), told])
 
