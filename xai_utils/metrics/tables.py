@@ -141,12 +141,13 @@ def reversals(
         clusters: of the images, or None; fewer than two: undefined.
         seed: of the intervals.
     """
-    interval, made = partial(estimates.mean, clusters=clusters, seed=seed), {}
+    made, pair = {}, partial(paired_table, clusters=clusters, seed=seed)
     for one, other in itertools.combinations(values, 2):
-        both = [{name: values[kind][name] for name in methods} for kind in (one, other)]
-        n = len(both[0][methods[0]])
-        few = (n if clusters is None else len(set(clusters))) < 2
-        made[f"{one}_{other}.reversal"] = Estimate(None, n, note=FEW) if few else statistics.reversal(*both, interval)
+        here, there = ({name: values[kind][name] for name in methods} for kind in (one, other))
+        first = max(here, key=lambda name: here[name].mean())
+        second = max((name for name in there if name != first), key=lambda name: there[name].mean())
+        both = pd.concat([pair(here, ours=first, others=[second]), pair(there, ours=second, others=[first])])
+        made[f"{one}_{other}.reversal"] = smallest_difference(both, len(here[first]))
     return made
 
 

@@ -220,4 +220,7 @@ def share(hits: np.ndarray, images: ImageSet, seed: int) -> Estimate:
 
 def mean_over(images: ImageSet, seed: int, values: np.ndarray) -> Estimate:
     """Mean of values (N,) of N images with its bootstrap interval, over their groups where these are known."""
-    return estimates.mean(values, images.groups, seed)
+    try:
+        return statistics.bootstrap(values, clusters=images.groups, seed=seed)
+    except ValueError as error:  # of one image or group nothing can be told
+        return Estimate(None, len(values), note=str(error))

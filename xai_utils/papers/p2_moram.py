@@ -46,8 +46,7 @@ def r_squared(targets: Tensor, predictions: Tensor, seed: int, groups: np.ndarra
     Groups (N,) of images are drawn whole. Undefined where the targets are all alike.
     """
     truth, errors = targets.double().numpy(), (targets - predictions).double().square().numpy()
-    if np.ptp(truth) == 0:
-        return Estimate(None, len(truth), note="all targets are alike")
+    truth = truth - truth[0]  # so that targets that are all alike have no spread by rounding, either
 
     def statistic(errors: np.ndarray, weights: np.ndarray) -> np.ndarray:
         n = weights.sum(1)
@@ -55,7 +54,10 @@ def r_squared(targets: Tensor, predictions: Tensor, seed: int, groups: np.ndarra
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one target is left out
             return 1 - weights @ errors / spread
 
-    return bootstrap(errors, statistic, groups, seed=seed)
+    try:
+        return bootstrap(errors, statistic, groups, seed=seed)
+    except ValueError as error:  # where the targets are all alike no resample has a spread
+        return Estimate(None, len(truth), note="all targets are alike" if not truth.any() else str(error))
 
 
 def inside_difference(maps: Tensor, masks: Tensor | None) -> Tensor:
