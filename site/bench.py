@@ -42,7 +42,7 @@ def subject(records: list[Record]) -> dict[str, Any]:
 
 
 def gates_of(paper: claims.Paper, claim: str, told: dict[str, Any]) -> list[Competence]:
-    """What the networks of committed runs must have reached for a claim (no committed run is on a user's own images)."""
+    """What the networks of committed runs must have reached for a claim (none of them is on own images)."""
     return [gate for gate in paper.competence if claim in gate.claims and gate.applies(told)]
 
 
