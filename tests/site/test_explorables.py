@@ -315,7 +315,7 @@ def test_digits_is_drawn_by_keyboard_alone(visit, untrained):
     assert page.evaluate("document.activeElement.dataset.part") == "pad"
     for key in ("Delete", "Space", *["ArrowDown"] * 12):
         page.keyboard.press(key)
-    page.wait_for_timeout(300)
+    page.wait_for_function("document.querySelector('.xai-say').textContent.includes('row 19')")
     state = page.evaluate("XAI.digits.state()")
     ink = torch.tensor(state["pixels"]).view(28, 28)
     assert ink.sum() > 20
@@ -325,7 +325,7 @@ def test_digits_is_drawn_by_keyboard_alone(visit, untrained):
     assert (columns @ centre / columns.sum()).item() == pytest.approx(13.5, abs=0.3)
     losses = untrained.label_losses(ink[None, None])[0]
     assert state["losses"] == pytest.approx(losses.tolist(), abs=1e-3)
-    assert page.get_by_role("status").last.inner_text() == "Pen down, row 19, column 15."
+    assert page.locator(".xai-say").inner_text().startswith("Pen down, row 19, column 15. The redrawing as")
     tab_to(page, "frame")
     page.keyboard.press("End")
     assert page.locator("[data-part=place]").inner_text() == f"{make_data.MORPH} / {make_data.MORPH}"
@@ -369,7 +369,7 @@ def test_opened_as_a_file_each_shows_its_examples(browser, folder, name):
     context = browser.new_context()
     page = context.new_page()
     problems = []
-    page.on("pageerror", lambda error: problems.append(error))  # noqa: PLW0108  a builtin cannot listen
+    page.on("pageerror", lambda error: problems.append(error))
     page.goto((folder / name / "index.html").as_uri())
     page.wait_for_selector(".xai-live:not([hidden])")
     page.wait_for_function("document.querySelector('.xai-say').textContent.length > 20")
