@@ -170,7 +170,7 @@ def test_signlab_by_keyboard_alone(visit):
 
 
 def test_signlab_answers_its_question(visit):
-    """Between the two buttons the map hardly changes, its sum changes sign, and only the reading as written jumps."""
+    """Between the two buttons the map hardly changes and its sum changes sign; as written alone the winner changes."""
     page = visit("built/signlab")
     states = []
     for name, turned in {"sum just below 0": "turned over", "sum just above 0": "as it stands"}.items():
@@ -180,12 +180,13 @@ def test_signlab_answers_its_question(visit):
     below, above = states
     assert below["sum"] < 0 < above["sum"]
     ram = [np.array(state["maps"]["RAM"]) for state in states]
-    assert np.corrcoef(*ram)[0, 1] > 0.9
+    assert np.corrcoef(*ram)[0, 1] > 0.85
     area = lambda state, reading, name: np.mean(state["curves"][reading][name])  # noqa: E731
-    assert area(below, "signed", "RAM") > area(below, "signed", "MoRAM")
-    assert area(above, "signed", "RAM") < area(above, "signed", "MoRAM")
-    drop = {reading: area(below, reading, "RAM") - area(above, reading, "RAM") for reading in ("signed", "shift")}
-    assert drop["signed"] > 3 * abs(drop["shift"])
+    ahead = {
+        reading: [area(state, reading, "RAM") > area(state, reading, "MoRAM") for state in states]
+        for reading in ("signed", "clip", "shift")
+    }
+    assert ahead == {"signed": [True, False], "clip": [False, False], "shift": [False, False]}
     assert abs(area(below, "signed", "MoRAM") - area(above, "signed", "MoRAM")) < 0.02
 
 
