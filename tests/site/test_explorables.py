@@ -337,7 +337,7 @@ def test_digits_is_drawn_by_keyboard_alone(visit, untrained):
 
 @pytest.mark.parametrize("fate", ["refused", "never"])
 def test_digits_without_its_runtime_keeps_its_examples(visit, fate):
-    page = visit("live/digits", problems=("failed:", "console: Failed to load", "wasm", "Aborted"))
+    page = visit("live/digits", problems=("failed:", "console: Failed to load", "wasm", "Aborted", "falling back"))
     page.route("**/*.wasm", lambda route: route.abort() if fate == "refused" else None)
     page.locator("[data-part=load]").click()
     said = "could not be loaded" if fate == "refused" else "Loading"

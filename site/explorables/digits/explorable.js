@@ -370,8 +370,7 @@ window.XAI.mount("digits", (section) => {
       await showExample(view.example);
       pad.focus();
     } catch (error) {
-      network = null;
-      find("load").disabled = false;
+      network = null; // the runtime does not start twice in a page
       find("state").textContent = location.protocol === "file:" ? text.file : text.failed;
     }
   });
