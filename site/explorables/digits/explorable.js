@@ -231,7 +231,8 @@ window.XAI.mount("digits", (section) => {
       paint(tile, view.film[Math.round((i * STEPS) / 6)], SIDE);
       strip.drawImage(tile, i * 59.3, 0);
     }
-    say(`${fill(text.verdict, values)} ${fill(text.frame, { frame, all: STEPS, label: view.label })}`);
+    const pen = cursor.shown ? `${fill(cursor.down ? text.down : text.up, { row: cursor.y + 1, column: cursor.x + 1 })} ` : "";
+    say(`${pen}${fill(text.verdict, values)} ${fill(text.frame, { frame, all: STEPS, label: view.label })}`);
   }
 
   // drawing ------------------------------------------------------------------------------------------------------
@@ -335,7 +336,6 @@ window.XAI.mount("digits", (section) => {
       dot(cursor.x + 0.5, cursor.y + 0.5);
       drawn();
     } else draw();
-    say(fill(cursor.down ? text.down : text.up, { row: cursor.y + 1, column: cursor.x + 1 }));
   });
 
   function clear() {
@@ -370,8 +370,7 @@ window.XAI.mount("digits", (section) => {
       await showExample(view.example);
       pad.focus();
     } catch (error) {
-      network = null;
-      find("load").disabled = false;
+      network = null; // the runtime does not start twice in a page
       find("state").textContent = location.protocol === "file:" ? text.file : text.failed;
     }
   });
