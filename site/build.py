@@ -74,7 +74,8 @@ def explorables(folder: Path) -> Path:
     stamp = folder / "made_from"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != seen.hexdigest():
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, str(HERE / "make_data.py"), str(folder)], check=True, cwd=ROOT)
+        alone = os.environ | {"OMP_NUM_THREADS": "1"}  # threads sum in another order
+        subprocess.run([sys.executable, str(HERE / "make_data.py"), str(folder)], check=True, cwd=ROOT, env=alone)
         stamp.write_text(seen.hexdigest(), encoding="utf-8")
     return folder
 

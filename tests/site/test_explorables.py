@@ -331,7 +331,7 @@ def test_digits_is_drawn_by_keyboard_alone(visit, untrained):
     page.keyboard.press("End")
     assert page.locator("[data-part=place]").inner_text() == f"{make_data.MORPH} / {make_data.MORPH}"
     other = (state["label"] + 1) % 10
-    page.get_by_role("button", name=f"redrawn as {other}:").press("Enter")
+    page.get_by_role("button", name=f"redrawn as {other},").press("Enter")
     page.wait_for_function(f"XAI.digits.state().label === {other}")
 
 

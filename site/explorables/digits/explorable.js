@@ -186,7 +186,7 @@ window.XAI.mount("digits", (section) => {
     const button = document.createElement("button");
     const canvas = document.createElement("canvas");
     [button.type, canvas.width, canvas.height] = ["button", 56, 56];
-    button.append(canvas, document.createElement("b"), document.createElement("span"));
+    button.append(canvas, document.createElement("b"), " ", document.createElement("span"));
     button.querySelector("b").textContent = label;
     button.addEventListener("click", () => {
       Object.assign(view, { label, chosen: true });
