@@ -23,7 +23,6 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     root = small_checkout(tmp_path, monkeypatch)
-    (root / PROFILE).parent.mkdir(parents=True)
     (root / PROFILE).write_text("profile: standard\n")
     return root
 
