@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "site"))
 import bench as site_bench
+from conftest import idle_machine
 
 from xai_utils.suite.findings import Source
 from xai_utils.suite.pooled import over_seeds
@@ -168,6 +169,7 @@ def test_predicted_and_revealed_by_keyboard_alone_and_kept(bench, site, axe):
     assert "undecided" in claim.locator(".bench-told").inner_text()
 
 
+@idle_machine
 def test_a_step_of_the_bench_takes_less_than_50_ms(bench):
     bench.evaluate("document.querySelectorAll('details.bench-claim').forEach(d => { d.open = true; })")
     bench.wait_for_selector("#bench-P5\\.1 form")

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import HTML, ROOT, Seen, serious
+from conftest import HTML, ROOT, Seen, idle_machine, serious
 from safetensors.torch import save_file
 
 from xai_utils import data, explain, models
@@ -415,6 +415,7 @@ BEST = """async move => {
 }"""
 
 
+@idle_machine
 @pytest.mark.parametrize("name", MOVES)
 def test_a_step_and_the_first_picture_are_quick(visit, name):
     """The best of several: what the page takes, not what else the machine does."""
