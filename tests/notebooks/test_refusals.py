@@ -46,9 +46,9 @@ def test_mnist_that_is_nowhere(tmp_path, without_data, monkeypatch):
 
 
 def test_own_defects_need_the_names_of_their_normal_classes():
-    given = defaults(PAPERS[2])["normal"]  # of the drawn set
-    with pytest.raises(ValueError, match="normal: 'normal' is no class of the data; expected some of crack, good"):
-        p3_gradcam_defects.normal_classes(given, ["crack", "good"])
+    assert p3_gradcam_defects.normal_classes(defaults(PAPERS[2])["normal"], ["crack", "normal"]) == [1]  # what is there
+    with pytest.raises(ValueError, match="normal: 'fine' is no class of the data; expected some of crack, good"):
+        p3_gradcam_defects.normal_classes("fine", ["crack", "good"])
 
 
 def test_more_training_images_of_a_class_than_there_are():

@@ -36,7 +36,7 @@ def test_own_cracks_with_and_without_masks(home, tmp_path, masks):
     assert rows["lrp_bn"].mean() == pytest.approx(record.metrics["P5.1.lrp_bn.id_score"].value, rel=1e-4)
     right = judged["outcome"] == "right"
     assert ((judged["suspicion"] < 0.5) == right).all()  # of two classes
-    assert suite.load_network(folder / "networks/abn.safetensors").about["image"] == [3, 64, 64]
+    assert suite.load_network(folder / "networks/abn.safetensors").about["image"] == [3, 32, 32]
     assert record.metrics["P5.1.lrp_bn.id_score"].n == 8  # insertion and deletion need no mask
     assert (record.metrics["P5.1.lrp_bn.iou"].value is None) == (not masks)
     assert record.metrics["P5.3.abn.accuracy"].low < 0.5  # two epochs: no better than guessing
