@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 from babel.messages.pofile import read_po
-from PIL import Image
 
-from xai_utils.suite import findings, wording
+from xai_utils.suite import findings, pictures, wording
 from xai_utils.suite.findings import Language, Source
 from xai_utils.suite.shown import VERDICTS_JA
 
@@ -63,13 +61,7 @@ class Site:
         """Copy a PNG at most `width` pixels wide to pictures/`name`.png; its address from the source's root."""
         target = self.folder / "pictures" / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-        if small.width > width:
-            small = small.resize((width, round(small.height * width / small.width)), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        small.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
-        target.write_bytes(buffer.getvalue())
+        target.write_bytes(pictures.narrow(path, width))
         return f"/pictures/{name}.png"
 
 

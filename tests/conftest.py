@@ -1,6 +1,7 @@
 """What every test stands on: one thread, the torchvision guard, seeds, and no window for figures."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # one thread a process: two processes with two threads each take three times as long on two cores. Before torch is
@@ -10,6 +11,8 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.getenv("PYTHONPATH")]))
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # shap runs the Python that it would take 5 s to compile
+# not in the tree
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis"))
 import random
 import sys
 

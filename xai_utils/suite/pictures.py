@@ -34,6 +34,17 @@ def small(png: bytes) -> bytes:
     return min(buffer.getvalue(), png, key=len)
 
 
+def narrow(path: Path, widest: int) -> bytes:
+    """A picture file as PNG with `COLOURS` colours, at most `widest` pixels wide."""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    if picture.width > widest:
+        picture = picture.resize((widest, round(picture.height * widest / picture.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
 def shrunk(notebook: dict[str, Any]) -> bool:
     """Make the PNG outputs of a notebook (as JSON) small; whether anything changed."""
     changed = False

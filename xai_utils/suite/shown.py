@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import claims, findings, report, wording
+from xai_utils.suite import claims, findings, pictures, report, wording
 from xai_utils.suite.findings import Language, Source
 from xai_utils.suite.over_seeds import OverSeeds
 
@@ -140,13 +137,7 @@ def _picture(entry: findings.Finding, paper: str, source: Source) -> bytes:
     path = figure_path(entry, paper, source)
     if not path.is_file():
         raise findings.FindingError(f"{findings.FILE} names the figure {entry.figure.name}, and there is no {path}")
-    with Image.open(path) as image:
-        small = image.convert("RGB")
-    if small.width > WIDEST:
-        small = small.resize((WIDEST, round(small.height * WIDEST / small.width)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+    return pictures.narrow(path, WIDEST)
 
 
 # the table at the end of a notebook ---------------------------------------------------------------------------
