@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 _FEWEST = 6  # words that the name does not hold
 
 
-def attach(fig: Figure, name: str, alt: str) -> None:
-    """Let Jupyter show `fig` with this alternative text.
-
-    Raises:
-        ValueError: `alt` says hardly more than the figure's name.
-    """
+def checked(name: str, alt: str) -> str:
+    """The alternative text of the figure `name`. ValueError: it says hardly more than the name."""
     new = {*re.findall(r"\w+", alt.lower())} - {*re.findall(r"[^\W_]+", name.lower())}
     if len(new) < _FEWEST:
         raise ValueError(
             f"figure {name!r}: alt = {alt!r} says hardly more than the name. Say in a sentence what the figure shows: "
             f"what is drawn against what, and what one sees ({_FEWEST} words at least that are not in the name)."
         )
+    return alt
+
+
+def attach(fig: Figure, name: str, alt: str) -> None:
+    """Let Jupyter show `fig` with this alternative text, in a notebook without a run; raises what `checked` raises."""
+    checked(name, alt)
     fig._repr_mimebundle_ = lambda include=None, exclude=None: ({}, {"image/png": {"alt": alt}})
 
 

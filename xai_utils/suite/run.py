@@ -4,6 +4,7 @@ A run lives in ``<results>/<profile>/<paper>/<arm>/seed_<k>/``; its files appear
 """
 
 import atexit
+import base64
 import io
 import json
 import math
@@ -80,6 +81,14 @@ def _writing(folder: Path) -> Iterator[None]:
             "folder or point XAI_RESULTS to another one, and try again. Nothing was left half-written; an older record "
             "there is as it was."
         ) from error
+
+
+def _show(png: bytes, text: str, about: dict[str, Any]) -> None:
+    """Show a picture in the cell that is running; nothing outside of IPython."""
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        from IPython.display import publish_display_data
+
+        publish_display_data({"image/png": base64.b64encode(png).decode(), "text/plain": text}, about)
 
 
 def _grey(fig: "Figure", why: str) -> None:
@@ -273,23 +282,26 @@ class Run:
             self._sources.append(source)
 
     def figure(self, name: str, fig: "Figure", alt: str = "") -> "Figure":
-        """Keep `fig` as it is now (PNG, 110 dpi; the same picture gives the same bytes) and hand it back.
+        """Keep `fig` as it is now (PNG, 100 dpi; the same picture gives the same bytes), show it and hand it back.
 
-        Pictures of a data set for research only (`unpublished`) that the run `uses` are greyed in it; maps and curves
-        stay. `alt` says what the figure shows to who does not see it: it goes into the metadata of the cell's output.
-        ValueError: it says hardly more than the name.
+        A notebook shows the very picture that is kept, at once: a figure is drawn one time only. Pictures of a data set
+        for research only (`unpublished`) that the run `uses` are greyed in it; maps and curves stay. `alt` says what
+        the figure shows to who does not see it: it goes into the metadata of the cell's output. ValueError: it says
+        hardly more than the name.
         """
         self._admit("figure", name, taken=self._figures)
         if not hasattr(fig, "savefig"):
             raise TypeError(f"figure {name!r}: expected a matplotlib Figure, got {type(fig).__name__}.")
-        if alt:
-            alt_text.attach(fig, name, alt)
+        about = {"image/png": {"alt": alt_text.checked(name, alt)}} if alt else {}
         held = sorted({source.name for source in self._sources} & unpublished()) if self._sources else []
         if held:
             _grey(fig, f"pictures of {', '.join(held)} are not republished")
         buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        fig.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
         self._figures[name] = buffer.getvalue()
+        _show(self._figures[name], f"<figure {name}>", about)
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close(fig)  # or Jupyter would draw and show it again
         return fig
 
     def arrays(self, name: str, **arrays: Any) -> None:

@@ -1,5 +1,6 @@
 """A run from start to record, in a checkout of its own: whose values count, folder, metrics, figures, record, lock."""
 
+import base64
 import errno
 import hashlib
 import math
@@ -19,6 +20,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from tiny_paper import GOOD, PAPER, SCHEMA, content, measured, picture, recorded, rewrite, start, with_arms
 
 from xai_utils.data.store import unpublished
@@ -253,8 +256,7 @@ def test_pictures_that_may_not_be_republished_are_greyed_and_maps_stay():
             assert np.unique(axes.images[0].get_array()).size == 1
         assert np.array_equal(kept[0].axes[1].images[1].get_array(), heat)
         assert f"pictures of {name} are not republished" in [text.get_text() for text in kept[0].texts]
-        run.figure("curve", picture())
-        assert not plt.gcf().texts
+        assert not run.figure("curve", picture()).texts
         run.figure("other", drawn(one, other))
         assert run._figures["other"] != run._figures["f0"]
 
@@ -270,7 +272,7 @@ def test_figures_are_kept_as_they_are_and_repeat_byte_by_byte():
     assert run._figures["other"] != run._figures["fig1"]
     assert run._figures["fig1"][:8] == b"\x89PNG\r\n\x1a\n"
     assert b"matplotlib" not in run._figures["fig1"].lower()
-    assert int.from_bytes(run._figures["fig1"][16:20], "big") == 220  # 2 inches at 110 dpi
+    assert int.from_bytes(run._figures["fig1"][16:20], "big") == 200  # 2 inches at 100 dpi
     with pytest.raises(ValueError, match="figure 'fig1' was given before"):
         run.figure("fig1", picture())
     with pytest.raises(ValueError, match=r"figure '../x': expected a name such as 'fig2_morph'"):
@@ -279,13 +281,21 @@ def test_figures_are_kept_as_they_are_and_repeat_byte_by_byte():
         run.figure("axes", fig.gca())
 
 
-def test_a_figure_keeps_its_alternative_text_for_jupyter_and_the_same_bytes():
-    run = start()
+def test_a_notebook_shows_the_kept_picture_once_with_its_alternative_text():
     says = "A line that rises from zero to one, without any axis label."
-    plain, told = run.figure("plain", picture()), run.figure("told", picture(), alt=says)
-    assert told._repr_mimebundle_() == ({}, {"image/png": {"alt": says}})
-    assert not hasattr(plain, "_repr_mimebundle_")
+    shell, run = InteractiveShell.instance(), start()
+    shell.user_ns |= {"run": run, "picture": picture, "says": says}
+    try:
+        with capture_output() as said:
+            shell.run_cell("_ = run.figure('plain', picture()), run.figure('told', picture(), alt=says)")
+    finally:
+        InteractiveShell.clear_instance()
+    assert [output.metadata for output in said.outputs] == [{}, {"image/png": {"alt": says}}]
+    for name, output in zip(("plain", "told"), said.outputs, strict=True):
+        assert base64.b64decode(output.data["image/png"]) == run._figures[name]
+        assert output.data["text/plain"] == f"<figure {name}>"
     assert run._figures["plain"] == run._figures["told"]
+    assert plt.get_fignums() == []  # nothing is left that Jupyter would draw again
     with pytest.raises(ValueError, match="figure 'line': alt = 'the line' says hardly more than the name"):
         run.figure("line", picture(), alt="the line")
     assert list(run._figures) == ["plain", "told"]
