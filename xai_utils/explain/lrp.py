@@ -6,7 +6,7 @@ relevance on. Whatever happens outside a module with a rule is refused: no sum o
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -70,6 +70,15 @@ class Step(NamedTuple):
     shape: torch.Size  # of its (first) input
     inputs: tuple[Tensor, ...]  # empty where no rule looks at them
     norm: nn.Module | None = None  # the BatchNorm that became a part of it
+    contributions: "Contributions | None" = None  # those of its rule, where they serve several relevances
+
+
+class Contributions(NamedTuple):
+    """What a layer's inputs add to its outputs, by its rule: R_i = Σ_j c_ij / z_j R_j is x_i times a gradient of z."""
+
+    inputs: list[Tensor]  # leaves of the graph of z
+    z: Tensor  # Σ_k c_kj, without the bias
+    bias: Tensor | None  # that stands in the denominator, too
 
 
 class Trace(NamedTuple):
@@ -208,6 +217,45 @@ def propagate(
         ValueError: relevance would reach a module without a rule.
         ArithmeticError: in + absorbed differs from out for an image at some step.
     """
+    return propagate_each(steps, [seeds], rules)[0]
+
+
+def propagate_each(
+    steps: Sequence[Step], starts: Sequence[Mapping[int, Tensor]], rules: Callable[[Step, Tensor], Shares]
+) -> list[tuple[Tensor, pd.DataFrame]]:
+    """`propagate` from each of several starts, on one walk, to the same numbers.
+
+    The contributions of a layer are computed once for all starts, and its shares once where the relevance is the same.
+    """
+    walks = [_walk(steps, seeds) for seeds in starts]
+    asked, results = {}, {}
+
+    def go(number: int, shares: Shares | None) -> None:
+        try:
+            asked[number] = walks[number].send(shares)
+        except StopIteration as end:
+            results[number] = end.value
+
+    for number in range(len(walks)):
+        go(number, None)
+    while asked:
+        step = max((step for step, _ in asked.values()), key=lambda step: step.result)
+        here = {number: relevance for number, (at, relevance) in asked.items() if at is step}
+        if len(here) > 1 and isinstance(rules, Rules):
+            step = rules.prepared(step)
+        known: list[tuple[Tensor, Shares]] = []
+        for number, relevance in here.items():
+            del asked[number]
+            shares = next((shares for other, shares in known if torch.equal(other, relevance)), None)
+            known.append((relevance, shares or rules(step, relevance)))
+            go(number, known[-1][1])
+    return [results[number] for number in range(len(walks))]
+
+
+def _walk(
+    steps: Sequence[Step], seeds: Mapping[int, Tensor]
+) -> Generator[tuple[Step, Tensor], Shares, tuple[Tensor, pd.DataFrame]]:
+    """`propagate`, that asks for the shares at each step: yields it and the relevance of what it made."""
     reached, rows = set(seeds), []
     relevance = {number: (seed, _total(seed)) for number, seed in seeds.items()}
     start = sum(total for _, total in relevance.values())
@@ -223,7 +271,7 @@ def propagate(
         if step.result not in relevance:
             continue
         out, out_total = relevance.pop(step.result)
-        parts, absorbed = rules(step, out)
+        parts, absorbed = yield step, out
         totals = [out_total if part is out else _total(part) for part in parts if part is not None]
         absorbed = torch.zeros_like(start) if absorbed is None else absorbed
         _check(f"module {step.name!r} ({kind})", sum(totals), out_total, absorbed, [out, *parts])
@@ -335,6 +383,22 @@ class Rules(NamedTuple):
 
     def linear(self, step: Step, relevance: Tensor) -> Shares:
         """Share by contributions, in a convolution, a linear layer, or an average."""
+        shared = step.contributions is not None
+        inputs, z, bias = step.contributions or self.contributions(step)
+        denominator = z.detach().clone() if shared else z.detach()  # is overwritten
+        ratio, absorbed = _divide(relevance, denominator, bias, self.epsilon)
+        gradients = torch.autograd.grad(z, inputs, ratio, retain_graph=shared)
+        products = [gradient.mul_(x.detach()) for x, gradient in zip(inputs, gradients)]
+        return (sum(products[1:], products[0]),), absorbed
+
+    def prepared(self, step: Step) -> Step:
+        """Return the step with its contributions, for several relevances; one that has none as it is."""
+        if type(step.module) not in LAYERS | POOLS:
+            return step
+        return step._replace(contributions=self._replace(**self.layers.get(step.module, {})).contributions(step))
+
+    def contributions(self, step: Step) -> Contributions:
+        """Return what the inputs of a convolution, a linear layer or an average contribute, with the graph of it."""
         x = step.inputs[0]
         apply, weight, bias = _as_linear(step)
         if self.box is not None and step.sources[0] == 0:
@@ -349,10 +413,7 @@ class Rules(NamedTuple):
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_() for x, _ in terms]
             z = sum((apply(x, w) for x, (_, w) in zip(inputs[1:], terms[1:])), apply(inputs[0], terms[0][1]))
-        ratio, absorbed = _divide(relevance, z.detach(), bias, self.epsilon)
-        gradients = torch.autograd.grad(z, inputs, ratio)
-        products = [gradient.mul_(x.detach()) for x, gradient in zip(inputs, gradients)]
-        return (sum(products[1:], products[0]),), absorbed
+        return Contributions(inputs, z, bias)
 
 
 class OnesFirst(Rules):
@@ -363,10 +424,10 @@ class OnesFirst(Rules):
         if not any(step.sources == (0,) and type(step.module) in LAYERS for step in steps):
             raise ValueError("box: no convolution or linear layer takes the images themselves; leave it out")
 
-    def linear(self, step: Step, relevance: Tensor) -> Shares:
-        """Share by contributions; those of pixels by the weights alone."""
+    def contributions(self, step: Step) -> Contributions:
+        """Return what the inputs contribute; of pixels the weights alone."""
         pixels = step.sources[0] == 0
-        return super().linear(step._replace(inputs=[torch.ones_like(step.inputs[0])]) if pixels else step, relevance)
+        return super().contributions(step._replace(inputs=[torch.ones_like(step.inputs[0])]) if pixels else step)
 
 
 def _rule_by_layer(model: nn.Module, rule: Any) -> dict[nn.Module, str]:

@@ -19,7 +19,7 @@ from ..models.forward import (
 )
 from .components import c1c as choose_component
 from .gradcam import upsample
-from .lrp import LRP, propagate, trace
+from .lrp import LRP, propagate_each, trace
 
 
 class Parts(NamedTuple):
@@ -106,7 +106,7 @@ class LRPBN(LRP):
         return self.choose(maps) if self.chooses else maps
 
     def parts(self, inputs: Tensor, target: Target = None) -> Parts:
-        """Return all that the explanation is made of, whether or not `attribute` uses it, from one forward pass."""
+        """Return all that the explanation is made of, whether or not `attribute` uses it, in one pass and walk."""
         return Parts(*map(torch.cat, zip(*self._batched(self._parts, inputs, target), strict=True)))
 
     def _parts(self, inputs: Tensor, target: Target) -> Parts:
@@ -130,7 +130,7 @@ class LRPBN(LRP):
                 seed = self._seed(found[last].inputs[0].flatten(1), target)
             of_attention = {found[last].result: seed}
             starts = {"attention": of_attention, "perception": of_perception, "both": of_attention | of_perception}
-            walks = [propagate(steps, starts[name], rules) for name in wanted]
+            walks = propagate_each(steps, [starts[name] for name in wanted], rules)
             self.ledger = walks[0][1]
             attention = upsample(found[gate].inputs[1][:, 0], images.shape[2:])
         return [relevance.sum(1) for relevance, _ in walks], attention

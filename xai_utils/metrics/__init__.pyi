@@ -12,7 +12,10 @@ from .consistency import normalised as normalised
 from .consistency import pairwise_correlation as pairwise_correlation
 from .consistency import updated_means as updated_means
 from .faithfulness import Faithfulness as Faithfulness
+from .faithfulness import PixelOrder as PixelOrder
 from .faithfulness import insertion_deletion as insertion_deletion
+from .faithfulness import pixel_order as pixel_order
+from .faithfulness import score_orders as score_orders
 from .localization import energy_inside as energy_inside
 from .localization import iou as iou
 from .localization import pieces as pieces

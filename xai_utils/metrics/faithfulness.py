@@ -1,6 +1,7 @@
 """Insertion and deletion: whether the pixels that a map ranks first are those that the score depends on."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,14 @@ class Faithfulness(NamedTuple):
     deletion_auc: Tensor  # (N,)
     id_score: Tensor  # (N,): insertion_auc - deletion_auc; high is good
     tied: Tensor  # (N,): share of the map's pixels whose value another pixel has, too; above 0, `ties` matters
+
+
+class PixelOrder(NamedTuple):
+    """When the pixels of N images come in (insertion), or go (deletion); see `pixel_order`."""
+
+    entry: Tensor  # (N, H, W), integer: the step, from 1 to S, at which each pixel does
+    first: Tensor  # (S + 1,): k_s, the pixels that have been asked for after s steps, from 0 to H·W
+    tied: Tensor  # (N,), float64: share of the map's pixels whose value another pixel has, too
 
 
 def insertion_deletion(
@@ -79,28 +88,117 @@ def insertion_deletion(
     Raises:
         TypeError, ValueError: arguments that do not fit together; see `scoring` for those about the model.
     """
+    order = pixel_order(saliency, steps, ties=ties, seed=seed)
+    options = {"baseline": baseline, "normalization": normalization, "score": score, "output": output}
+    return score_orders(model, inputs, [order], target, **options, batch_size=batch_size)[0]
+
+
+def pixel_order(saliency: Tensor, steps: int = 50, *, ties: str = "reading", seed: int = 0) -> PixelOrder:
+    """Order of falling saliency in `steps` steps, of maps (N, H, W): what `insertion_deletion` follows, with its ties.
+
+    Raises:
+        ValueError: maps of another shape, or with NaN; a number of steps, or a name of an order, that is not allowed.
+    """
+    if not isinstance(saliency, Tensor) or saliency.ndim != 3:
+        got = tuple(saliency.shape) if isinstance(saliency, Tensor) else type(saliency).__name__
+        raise ValueError(f"saliency: got {got}; expected a tensor (N, H, W), one map per image and of its size")
+    if saliency.isnan().any():
+        bad = saliency.isnan().flatten(1).any(1).nonzero()[:5, 0].tolist()
+        raise ValueError(f"saliency: maps {bad} hold NaN; remove or repair them")
+    if ties not in TIES:
+        raise ValueError(f"ties: got {ties!r}; expected reading, random or together")
+    values = saliency.detach().flatten(1)
+    asked = _first_pixels(steps, values.shape[1]).to(values.device)
+    if ties == "random":  # the sort is stable: shuffled before it, equal pixels come out shuffled
+        drawn = torch.rand(values.shape, generator=generator(seed, "ties"), dtype=torch.float64, device="cpu")
+        mixed = drawn.argsort(1).to(values.device)
+        values = values.gather(1, mixed)
+    order = values.argsort(dim=1, descending=True, stable=True)
+    falling = values.gather(1, order)
+    if ties == "random":
+        order = mixed.gather(1, order)
+    first = torch.ones_like(order, dtype=torch.bool)  # whether a place is the first one of its value
+    first[:, 1:] = falling[:, 1:] != falling[:, :-1]
+    tied = (~(first & first.roll(-1, 1))).double().mean(1)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    if ties == "together":  # equal pixels share the place of the first of them
+        places = places.where(first, 0).cummax(1).values
+    entered = torch.searchsorted(asked, places.contiguous(), right=True)
+    entered = entered.to(torch.uint8 if steps < 256 else torch.int32)  # a byte a pixel: many orders fit into memory
+    return PixelOrder(torch.empty_like(entered).scatter_(1, order, entered).view(saliency.shape), asked, tied)
+
+
+def score_orders(
+    model: nn.Module,
+    inputs: Tensor,
+    orders: Sequence[PixelOrder],
+    target: Target = None,
+    *,
+    baseline: str | Tensor = "zero",
+    normalization: Normalization | None = None,
+    score: str = "probability",
+    output: Output = None,
+    batch_size: int | None = None,
+) -> list[Faithfulness]:
+    """`insertion_deletion` of many orders of the same images, each picture scored once, whatever orders show it.
+
+    So all orders share the baseline and the image, and the orders of a map's equal pixels share every step that these
+    do not lie across. The results are those of one order at a time, but for a convolution's last bits, which on the CPU
+    depend on the size of the batch (measured: below 16 images), as in a call's last batch.
+
+    `orders` are of the images' pixels, all with the same number of steps; see `insertion_deletion` for the rest.
+
+    Raises:
+        TypeError, ValueError: as `insertion_deletion`; orders with another number of images, pixels or steps.
+    """
     with scoring(model, inputs, target, score, output) as (images, scores):
-        pixels = images.shape[2] * images.shape[3]
-        first = _first_pixels(steps, pixels)
-        ranks, tied = _ranks(saliency, images, ties, seed)
+        expected = (len(images), *images.shape[2:])
+        for order in orders:
+            if order.entry.shape != expected:
+                got = f"saliency: got {tuple(order.entry.shape)}"
+                raise ValueError(f"{got}; expected a tensor {expected}, one map per image and of its size")
+        if len({len(order.first) for order in orders}) != 1:
+            got = [len(order.first) - 1 for order in orders]
+            raise ValueError(f"orders: got {got} steps; expected one order or more, of the same number of steps")
         hidden = _baseline(baseline, images, normalization)
-        ends = torch.tensor([[0, 0], [0, pixels]], device="cpu")
-        insert = torch.stack([torch.zeros_like(first), first], 1)[1:-1]
-        delete = torch.stack([first, torch.full_like(first, pixels)], 1)[1:-1]
-        # one row per picture to score: the image's pixels of these ranks are shown, from … up to, and the baseline's
-        shown = torch.cat([ends, insert, delete])  # (2 S, 2)
-        batches = torch.arange(len(images) * len(shown), device="cpu").split(images_per_batch(images, batch_size))
+        steps, entries = len(orders[0].first) - 1, [order.entry.cpu() for order in orders]
+        # what a picture shows of the image: the pixels that enter after this step, up to that one
+        shown = [(0, 0), (0, steps), *((0, s) for s in range(1, steps)), *((s, steps) for s in range(1, steps))]
+        pictures, places = _distinct([entry.numpy() for entry in entries], shown)
         values = []
-        for batch in batches:
-            n = (batch // len(shown)).to(images.device)
-            start, end = shown[batch % len(shown), :, None, None].to(images.device).unbind(1)
-            inside = (ranks[n] >= start) & (ranks[n] < end)
+        for batch in pictures.split(images_per_batch(images, batch_size)):
+            n = batch[:, 0].to(images.device)
+            entry = torch.stack([entries[order][image] for image, order, _, _ in batch.tolist()]).to(images.device)
+            start, end = batch[:, 2:, None, None].to(images.device).unbind(1)
+            inside = (entry > start) & (entry <= end)
             values.append(scores(torch.where(inside[:, None], images[n], hidden[n]), n))
-    empty, full, inserted, deleted = torch.cat(values).reshape(len(images), -1).split([1, 1, steps - 1, steps - 1], 1)
-    fractions = (first.double() / pixels).to(empty)
+    values = torch.cat(values)[places.to(images.device)].view(len(images), len(orders), len(shown))
+    return [_curves(*pair) for pair in zip(values.unbind(1), orders, strict=True)]
+
+
+def _distinct(entries: Sequence[np.ndarray], shown: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Each picture of an image once: (U, 4), its image, an order and the steps; and which it is for all (N·M·R,)."""
+    pictures, places = [], []
+    for n in range(len(entries[0])):
+        seen: dict[bytes, int] = {}
+        for order, entry in enumerate(entries):
+            for start, end in shown:
+                bits = np.packbits((entry[n] > start) & (entry[n] <= end))
+                known = seen.setdefault(blake2b(bits, digest_size=16).digest(), len(pictures))
+                if known == len(pictures):
+                    pictures.append((n, order, start, end))
+                places.append(known)
+    return torch.tensor(pictures, device="cpu"), torch.tensor(places, device="cpu")
+
+
+def _curves(values: Tensor, order: PixelOrder) -> Faithfulness:
+    """Curves and areas from the scores (N, 2 S) of the empty and the full image, of insertion and of deletion."""
+    steps = len(order.first) - 1
+    empty, full, inserted, deleted = values.split([1, 1, steps - 1, steps - 1], 1)
+    fractions = (order.first.double() / order.entry[0].numel()).to(empty)
     insertion, deletion = torch.cat([empty, inserted, full], 1), torch.cat([full, deleted, empty], 1)
     areas = torch.trapezoid(insertion, fractions), torch.trapezoid(deletion, fractions)
-    return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1], tied)
+    return Faithfulness(fractions, insertion, deletion, *areas, areas[0] - areas[1], order.tied.to(empty))
 
 
 def _first_pixels(steps: int, pixels: int) -> Tensor:
@@ -108,41 +206,6 @@ def _first_pixels(steps: int, pixels: int) -> Tensor:
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= pixels:
         raise ValueError(f"steps: got {steps!r}; expected an integer from 1 to the number of pixels, {pixels}")
     return torch.from_numpy(np.rint(np.arange(steps + 1) * pixels / steps)).long()
-
-
-def _ranks(saliency: Tensor, images: Tensor, ties: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Place of every pixel (N, H, W) in the order of falling saliency, 0 = highest; share of tied pixels (N,).
-
-    With ties together, equal pixels share the place of the first of them.
-    """
-    expected = (len(images), *images.shape[2:])
-    if not isinstance(saliency, Tensor) or saliency.shape != expected:
-        got = tuple(saliency.shape) if isinstance(saliency, Tensor) else type(saliency).__name__
-        raise ValueError(f"saliency: got {got}; expected a tensor {expected}, one map per image and of its size")
-    if saliency.isnan().any():
-        bad = saliency.isnan().flatten(1).any(1).nonzero()[:5, 0].tolist()
-        raise ValueError(f"saliency: maps {bad} hold NaN; remove or repair them")
-    if ties not in TIES:
-        raise ValueError(f"ties: got {ties!r}; expected reading, random or together")
-    values = saliency.detach().to(images.device)
-    if ties == "random":  # the sort is stable: shuffled before it, equal pixels come out shuffled
-        drawn = torch.rand(
-            len(images), values[0].numel(), generator=generator(seed, "ties"), dtype=torch.float64, device="cpu"
-        )
-        mixed = drawn.argsort(1).to(images.device)
-        values = values.flatten(1).gather(1, mixed)
-    order = values.flatten(1).argsort(dim=1, descending=True, stable=True)
-    falling = values.flatten(1).gather(1, order)
-    if ties == "random":
-        order = mixed.gather(1, order)
-    first = torch.ones_like(order, dtype=torch.bool)  # whether a place is the first one of its value
-    first[:, 1:] = falling[:, 1:] != falling[:, :-1]
-    tied = (~(first & first.roll(-1, 1))).to(torch.promote_types(images.dtype, torch.float32)).mean(1)
-    places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand_as(order)
-    if ties == "together":
-        places = places.where(first, 0).cummax(1).values
-    ranks = torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places).view(expected)
-    return ranks, tied
 
 
 def _baseline(baseline: str | Tensor, images: Tensor, normalization: Normalization | None) -> Tensor:

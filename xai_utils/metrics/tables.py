@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xai_utils.metrics import estimates, faithfulness, localization, statistics
+from xai_utils.metrics.faithfulness import PixelOrder
 from xai_utils.metrics.statistics import Estimate
 
 FIXED = 0.15  # share of the maximum: the one threshold of IoU besides the sweep
@@ -20,7 +21,15 @@ FEW = "fewer than two independent groups of images"
 
 
 def faithfulness_table(
-    model: nn.Module, images: Tensor, labels: Tensor, maps: Mapping[str, Tensor], **options: Any
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    maps: Mapping[str, Tensor],
+    *,
+    steps: int = 50,
+    ties: str = "reading",
+    seed: int = 0,
+    **options: Any,
 ) -> pd.DataFrame:
     """Insertion, deletion and ID score of every map; a row per map and image.
 
@@ -29,19 +38,34 @@ def faithfulness_table(
         images: (N, C, H, W), as the model takes them, on its device.
         labels: the class whose probability is followed (N,).
         maps: name -> (N, H, W).
-        options: of `faithfulness.insertion_deletion`: steps, baseline, normalization, …
+        steps: of the curves.
+        ties: how equal pixels are ordered, of `faithfulness.insertion_deletion`.
+        seed: of the order with ties="random".
+        options: of `faithfulness.score_orders`: baseline, normalization, …
 
     Returns:
         Columns map, image, insertion, deletion, id_score, tied (share of pixels that another equals), empty (the
         score of the image that hides all: where insertion begins).
     """
+    orders = {(name,): faithfulness.pixel_order(values, steps, ties=ties, seed=seed) for name, values in maps.items()}
+    return orders_table(model, images, labels, orders, ["map"], **options)
+
+
+def orders_table(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    orders: Mapping[tuple[Any, ...], PixelOrder],
+    columns: Sequence[str],
+    **options: Any,
+) -> pd.DataFrame:
+    """`faithfulness_table` of orders of the pixels: a row per order and image, its key in the `columns` named first."""
     rows = []
-    for name, values in maps.items():
-        found = faithfulness.insertion_deletion(model, images, values.to(images.device), labels, **options)
-        columns = {"insertion": found.insertion_auc, "deletion": found.deletion_auc, "id_score": found.id_score}
-        columns |= {"tied": found.tied, "empty": found.insertion[:, 0]}
-        columns = {column: numbers.double().cpu().numpy() for column, numbers in columns.items()}
-        rows.append(pd.DataFrame({"map": name, "image": np.arange(len(values)), **columns}))
+    for key, found in zip(orders, faithfulness.score_orders(model, images, list(orders.values()), labels, **options)):
+        scores = {"insertion": found.insertion_auc, "deletion": found.deletion_auc, "id_score": found.id_score}
+        scores |= {"tied": found.tied, "empty": found.insertion[:, 0]}
+        scores = {column: numbers.double().cpu().numpy() for column, numbers in scores.items()}
+        rows.append(pd.DataFrame(dict(zip(columns, key, strict=True)) | {"image": np.arange(len(images))} | scores))
     return pd.concat(rows, ignore_index=True)
 
 

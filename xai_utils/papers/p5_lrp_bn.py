@@ -22,9 +22,9 @@ from xai_utils.explain.components import c1c
 from xai_utils.explain.lrp import LRP
 from xai_utils.explain.lrp_bn import LRPBN
 from xai_utils.metrics import estimates
-from xai_utils.metrics.faithfulness import Faithfulness
+from xai_utils.metrics.faithfulness import Faithfulness, pixel_order
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.metrics.tables import by_map, faithfulness_table
+from xai_utils.metrics.tables import by_map, orders_table
 from xai_utils.models import abn
 from xai_utils.models.resnet import BasicBlock
 from xai_utils.papers import shared
@@ -255,16 +255,12 @@ def faithfulness(
     Returns:
         A row per map, C1C (False, True) and image: map, c1c, image, insertion, deletion, id_score, tied, empty.
     """
-    rows = []
-    for name, values in maps.items():
-        for chosen in choices:
-            saliency = {name: c1c(values) if chosen else values}
-            table = faithfulness_table(
-                model, images, labels, saliency, steps=steps, baseline=baseline, normalization=scale, ties=ties
-            )
-            table.insert(1, "c1c", chosen)
-            rows.append(table)
-    return pd.concat(rows, ignore_index=True)
+    orders = {
+        (name, chosen): pixel_order(c1c(values) if chosen else values, steps, ties=ties)
+        for name, values in maps.items()
+        for chosen in choices
+    }
+    return orders_table(model, images, labels, orders, ("map", "c1c"), baseline=baseline, normalization=scale)
 
 
 def in_every_order(
@@ -290,21 +286,17 @@ def in_every_order(
 
     Returns:
         A row per image that hides (`baseline`: zero, black, blur), order (`ties`: reading, random, together), map and
-        image: insertion, deletion, id_score, tied, empty. A map without equal pixels is scored once for all orders.
+        image: insertion, deletion, id_score, tied, empty. The n-th image with equal pixels has the n-th random order.
     """
-    rows = []
-    for baseline in ("zero", "black", "blur"):
-        score = partial(faithfulness_table, model, steps=steps, baseline=baseline, normalization=scale)
-        read = score(images, labels, maps)
-        rows.append(read.assign(baseline=baseline, ties="reading"))
-        for ties in ("random", "together"):
-            found = read.copy()
-            for name, part in read[read["tied"] > 0].groupby("map", sort=False):
-                some = torch.tensor(part["image"].to_numpy())
-                again = score(images[some], labels[some], {name: maps[name][some]}, ties=ties, seed=seed)
-                found.loc[part.index] = again.assign(image=part["image"].to_numpy()).set_axis(part.index)
-            rows.append(found.assign(baseline=baseline, ties=ties))
-    return pd.concat(rows, ignore_index=True)
+    read = {name: pixel_order(values, steps) for name, values in maps.items()}
+    orders = {("reading", name): order for name, order in read.items()}
+    for name, order in read.items():
+        some, entry = order.tied > 0, order.entry.clone()
+        entry[some] = pixel_order(maps[name][some], steps, ties="random", seed=seed).entry
+        orders["random", name] = order._replace(entry=entry)
+    orders |= {("together", name): pixel_order(values, steps, ties="together") for name, values in maps.items()}
+    score = partial(orders_table, model, images, labels, orders, ("ties", "map"), normalization=scale)
+    return pd.concat([score(baseline=name).assign(baseline=name) for name in BASELINES], ignore_index=True)
 
 
 def variants(abn_model: nn.Module, gamma: float, seed: int) -> dict[str, Any]:

@@ -265,6 +265,29 @@ def test_relevance_is_the_sum_of_both_branches(rule, skip):
         assert not any(name.startswith(other) for name in alone.ledger.layer)
 
 
+@pytest.mark.parametrize("skip", [0.5, "magnitude", "none"])
+@pytest.mark.parametrize("options", [{}, {"rule": "epsilon", "epsilon": 0.05}, {"rule": "gamma"}, {"box": "ones"}])
+def test_one_walk_gives_the_numbers_of_a_walk_for_each_start(options, skip, monkeypatch):
+    """To the bit, and the ledger too; in each layer, contributions once, and shares once for equal relevances."""
+    model, x = network(theta=0.5).float(), images().float()
+    made = []
+    correct = Rules.contributions
+    monkeypatch.setattr(Rules, "contributions", lambda self, step: (made.append(step.name), correct(self, step))[1])
+    explainer = LRPBN(model, skip=skip, **options)
+    parts = explainer.parts(x, TARGETS)
+    assert len(made) == len(set(made))
+    alone = {
+        branch: LRPBN(model, skip=skip, branches=branch, multiply=False, c1c=False, **options)
+        for branch in ("both", "attention", "perception")
+    }
+    maps = {branch: one.attribute(x, TARGETS) for branch, one in alone.items()}
+    assert torch.equal(parts.relevance, maps["both"])
+    assert torch.equal(parts.from_attention, maps["attention"])
+    assert torch.equal(parts.from_perception, maps["perception"])
+    assert not torch.equal(maps["both"], maps["perception"])
+    assert explainer.ledger.equals(alone["both"].ledger)
+
+
 def test_the_perception_branch_alone_is_lrp_on_the_network():
     model, x = network(), images()
     for start in ("logit", "probability", "one"):
@@ -370,7 +393,7 @@ def test_attention_that_is_empty_after_theta():
 
 def relevance_of(maps, monkeypatch):
     """Let the walk return these maps."""
-    monkeypatch.setattr(lrp_bn, "propagate", lambda *_: (maps[:, None], None))
+    monkeypatch.setattr(lrp_bn, "propagate_each", lambda _, starts, __: [(maps[:, None], None)] * len(starts))
 
 
 def test_of_equal_peaks_the_larger_component_then_the_first(monkeypatch):

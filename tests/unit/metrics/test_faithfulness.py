@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from xai_utils.metrics.faithfulness import insertion_deletion
+from xai_utils.metrics.faithfulness import TIES, insertion_deletion, pixel_order, score_orders
 
 
 class Mean(nn.Module):
@@ -175,6 +175,91 @@ def test_images_and_steps_share_batches_and_nothing_is_scored_twice(batch_size):
     assert sum(scored) == 3 * 2 * 5  # S + 1 of insertion, S - 1 of deletion
     assert set(scored[:-1]) <= {batch_size}
     assert max(scored) <= batch_size
+
+
+def with_ties():
+    """Three maps of each of three images: without equal pixels, with some, and blank."""
+    x, untied = batch()
+    return x, {"untied": untied, "coarse": untied.round(), "blank": torch.zeros_like(untied)}
+
+
+def every_order(maps, steps):
+    return {
+        (name, ties): pixel_order(values, steps, ties=ties, seed=1) for name, values in maps.items() for ties in TIES
+    }
+
+
+def test_orders_scored_together_are_those_scored_one_by_one():
+    (x, maps), targets = with_ties(), torch.tensor([2, 0, 1])
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2 * 7 * 8, 3)).double()
+    orders = every_order(maps, 9)
+    found = score_orders(model, x, list(orders.values()), targets, baseline="mean")
+    for (name, ties), together in zip(orders, found, strict=True):
+        options = {"steps": 9, "ties": ties, "seed": 1, "baseline": "mean"}
+        for mine, alone in zip(together, insertion_deletion(model, x, maps[name], targets, **options), strict=True):
+            torch.testing.assert_close(mine, alone, rtol=0, atol=1e-12)
+    assert len({tuple(curves.insertion.flatten().tolist()) for curves in found}) == 7  # the untied map has one
+
+
+def test_no_picture_is_scored_twice_whatever_orders_show_it():
+    class Album(Mean):
+        def forward(self, x):
+            self.pages = [*getattr(self, "pages", []), *x.detach().clone()]
+            return super().forward(x)
+
+    x, maps = with_ties()
+    expected = set()
+    for order in every_order(maps, 7).values():
+        for n in range(3):
+            for step in range(8):
+                inserted = x[n] * (order.entry[n] <= step)
+                expected |= {tuple(picture.flatten().tolist()) for picture in (inserted, x[n] - inserted)}
+    model = Album()
+    score_orders(model, x, list(every_order(maps, 7).values()), batch_size=4)
+    looked = sum(model.sizes[:2])  # at the outputs' shape
+    scored = [tuple(picture.flatten().tolist()) for picture in model.pages[looked:]]
+    assert len(scored) == len(set(scored)) + 2  # the empty picture is that of all three images
+    assert set(scored) == expected
+    assert max(model.sizes[2:]) == 4  # however many orders
+
+
+@pytest.mark.parametrize(
+    ("chosen", "pictures"),
+    [
+        ([("untied", "reading")], 14),  # S + 1 of insertion, S - 1 of deletion
+        ([("untied", ties) for ties in TIES], 14),
+        ([("untied", "reading"), ("blank", "reading")], 14 + 12),  # the same two ends
+        ([("blank", "together")], 2),  # nothing, and all at once
+        ([("untied", "together"), ("blank", "together")], 14),
+    ],
+)
+def test_how_many_pictures_are_scored(chosen, pictures):
+    (x, maps), model = with_ties(), Mean()
+    score_orders(model, x, [every_order(maps, 7)[key] for key in chosen])
+    assert sum(model.sizes[2:]) == 3 * pictures
+
+
+@pytest.mark.parametrize(("steps", "dtype"), [(255, torch.uint8), (256, torch.int32), (300, torch.int32)])
+def test_an_order_takes_a_byte_a_pixel_up_to_255_steps(steps, dtype):
+    maps = batch(1)[1].repeat(1, 3, 3)
+    order = pixel_order(maps, steps)
+    assert order.entry.dtype == dtype
+    assert (order.entry.min(), order.entry.max()) == (1, steps)
+    assert order.entry.flatten().long().bincount().cumsum(0).tolist() == order.first.tolist()
+    found = score_orders(Mean(), torch.ones(1, 1, 21, 24), [order])[0]
+    torch.testing.assert_close(found.insertion[0], found.fractions)
+
+
+def test_orders_that_do_not_fit_together_are_refused():
+    x, maps = with_ties()
+    orders = [pixel_order(maps["untied"], steps) for steps in (5, 7)]
+    with pytest.raises(ValueError, match=r"orders: got \[5, 7\] steps; expected one order or more, of the same number"):
+        score_orders(Mean(), x, orders)
+    with pytest.raises(ValueError, match=r"orders: got \[\] steps"):
+        score_orders(Mean(), x, [])
+    with pytest.raises(ValueError, match=r"saliency: got \(2, 7, 8\); expected a tensor \(3, 7, 8\)"):
+        score_orders(Mean(), x, [pixel_order(maps["untied"][:2], 5)])
 
 
 def test_each_image_on_its_own_has_the_same_curves():

@@ -424,6 +424,26 @@ def test_in_every_order_is_insertion_and_deletion_one_map_order_and_image_at_a_t
     assert by_order.nunique() == 3  # and the orders do differ where pixels are equal
 
 
+def test_no_picture_is_scored_twice_for_c1c_or_another_order(crowd):
+    """Of each image that hides: the two ends, and steps between them that differ."""
+    model, images, labels, maps = crowd
+    sizes = []
+    handle = model[0].register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
+
+    def scored(measure, **options):
+        sizes.clear()
+        measure(model, images, labels, steps=5, scale=SCALE, **options)
+        return sum(sizes)
+
+    twice = {"once": maps["alpha"], "again": 2 * maps["alpha"]}
+    looks = scored(paper.in_every_order, maps={"alpha": maps["alpha"]}) - 3 * 3 * 10  # at the model, before
+    assert scored(paper.in_every_order, maps=twice) == looks + 3 * 3 * 10
+    together = 2  # of a flat map the ends alone
+    assert scored(paper.in_every_order, maps={"flat": maps["flat"]}) == looks + 3 * 3 * (8 + 8 + together)
+    assert scored(paper.faithfulness, maps=twice, choices=[False]) == looks / 3 + 3 * 10
+    handle.remove()
+
+
 def test_highest_keeps_a_share_and_what_equals_its_last_pixel():
     maps = torch.arange(20.0).reshape(2, 2, 5) - 15
     assert torch.equal(paper.highest(maps, 0.3) != 0, maps >= maps.flatten(1).sort(1).values[:, 7, None, None])
