@@ -106,13 +106,14 @@ def most_suspicious(rows: pd.DataFrame, n: int) -> pd.DataFrame:
 # networks ---------------------------------------------------------------------------------------------------------
 
 
-def save_network(model: nn.Module, build: Build, about: Mapping[str, Any]) -> bytes:
+def save_network(model: nn.Module, build: Build, about: Mapping[str, Any], half: bool = False) -> bytes:
     """Weights as safetensors, with what builds the network and what goes in and comes out in the metadata.
 
     Args:
         model: on any device.
         build: ``partial(function, …)`` of this package that gives the untrained network.
         about: plain values for whoever loads it: classes, image size …
+        half: in half precision.
 
     Raises:
         ValueError: `build` is no function of this package, or has arguments that JSON does not hold.
@@ -127,6 +128,8 @@ def save_network(model: nn.Module, build: Build, about: Mapping[str, Any]) -> by
     except TypeError as error:
         raise ValueError(f"{name}: {error}; expected plain arguments") from None
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     return save(weights, {"build": made, "about": json.dumps(dict(about), ensure_ascii=False)})
 
 
