@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import io
 import json
 import re
@@ -143,24 +142,12 @@ def load_network(path: str | Path) -> nn.Module:
         FileNotFoundError: there is no such file.
         ValueError: it is no network of this package.
     """
-    from safetensors import SafetensorError, safe_open
+    from xai_utils.models.trained import read_network
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no network at {path}: runs on own images leave them in networks/")
-    try:
-        with safe_open(path, "pt") as file:
-            about, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        build = json.loads(about["build"])
-        module, _, name = build["name"].partition(":")
-        if not module.startswith("xai_utils."):
-            raise ValueError(f"it is built by {module}")
-        network = getattr(importlib.import_module(module), name)(*build["args"], **build["kwargs"])
-        network.load_state_dict(weights)
-    except (SafetensorError, KeyError, ValueError, ImportError, AttributeError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no network of this package, or of another version of it: {error}") from error
-    network.about = json.loads(about["about"])
-    return network.eval()
+    return read_network(path)
 
 
 # overlays ---------------------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def take(results: Path, target: Path, committed: Path) -> list[str]:
         told = {"paper": one.paper, "profile": PROFILE, "arm": one.arm, "seed": SEED, "network": one.network}
         told |= {"record": f"results/{place.as_posix()}/record.json", "metrics_sha256": checksum(record)}
         told |= {"commit": run.provenance.commit, "data": [source.model_dump() for source in run.provenance.data]}
-        files[f"{name}.safetensors"] = _with_provenance(path, told)
+        files[f"{name}.safetensors"] = with_provenance(path.read_bytes(), told)
         files[f"{name}.npz"] = path.with_suffix(".npz").read_bytes()
     there = {path.name: path.stat().st_size for path in target.glob("*") if path.is_file()}
     sizes = there | {name: len(content) for name, content in files.items()}
@@ -203,13 +203,12 @@ def take(results: Path, target: Path, committed: Path) -> list[str]:
     return [Path(name).stem for name in files if name.endswith(".safetensors")]
 
 
-def _with_provenance(path: Path, told: Mapping[str, Any]) -> bytes:
-    from safetensors import safe_open
-    from safetensors.numpy import save
+def with_provenance(network: bytes, told: Mapping[str, Any]) -> bytes:
+    """A network's file (`answer.save_network`) that also says where it comes from; `told` has plain values."""
+    from safetensors.numpy import load, save
 
-    with safe_open(path, "np") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return save(tensors, file.metadata() | {"provenance": json.dumps(told)})
+    header = json.loads(network[8 : 8 + int.from_bytes(network[:8], "little")])  # safetensors: its length comes first
+    return save(load(network), header["__metadata__"] | {"provenance": json.dumps(told)})
 
 
 @in_one_line
