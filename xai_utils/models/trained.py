@@ -25,9 +25,9 @@ def load_trained(name: str, folder: str | os.PathLike[str] | None = None) -> nn.
 
     ``network.provenance`` is a mapping that says where it comes from: the record (paper, profile, arm, seed, file), the
     network's name there, commit, data, the SHA-256 of the record's numbers; of a network of the site the command that
-    made it. ``network.about`` says what goes in and
-    comes out: `classes` in the order of the outputs, `image` (channels, height, width), values in [0, 1], and what is
-    done to images first: `note`, and where each channel is scaled, its `mean` (taken off) and `std` (divided by).
+    made it. ``network.about`` says what goes in and comes out: `classes` in the order of the outputs, `image`
+    (channels, height, width) with values in [0, 1], and what is done to images first: `note`, and where each channel is
+    scaled, its `mean` (taken off) and `std` (divided by).
 
     Args:
         name: such as "p1_id_cvae": paper and network.

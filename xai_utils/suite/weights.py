@@ -197,18 +197,23 @@ def take(results: Path, target: Path, committed: Path) -> list[str]:
             f"{target} would hold {total / 1e6:.1f} MB, more than {LIMIT / 1e6:g} MB ({largest}, …). Take a network "
             "out of KEPT. Nothing was written."
         )
-    target.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
+        target.mkdir(parents=True, exist_ok=True)
         (target / name).write_bytes(content)
     return [Path(name).stem for name in files if name.endswith(".safetensors")]
 
 
 def with_provenance(network: bytes, told: Mapping[str, Any]) -> bytes:
-    """A network's file (`answer.save_network`) that also says where it comes from; `told` has plain values."""
-    from safetensors.numpy import load, save
+    """A network's file (`answer.save_network`) that also says where it comes from; `told` has plain values.
 
-    header = json.loads(network[8 : 8 + int.from_bytes(network[:8], "little")])  # safetensors: its length comes first
-    return save(load(network), header["__metadata__"] | {"provenance": json.dumps(told)})
+    The same network gives the same bytes: safetensors itself writes its metadata in any order.
+    """
+    start = 8 + int.from_bytes(network[:8], "little")  # the format: the header's length, the header, the tensors
+    header = json.loads(network[8:start])
+    told = dict(sorted((header["__metadata__"] | {"provenance": json.dumps(told)}).items()))
+    text = json.dumps(header | {"__metadata__": told}).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + network[start:]
 
 
 @in_one_line
