@@ -150,7 +150,7 @@ def save_half(model: nn.Module, build: answer.Build, path: Path, about: Mapping[
     """Write a network in half precision, as `models.load_trained` reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     told = {"made by": "python site/make_data.py --prepare", "torch": torch.__version__}
-    path.write_bytes(weights.with_provenance(answer.save_network(model, build, about, half=True), told))
+    path.write_bytes(weights.with_provenance(answer.save_network(model, build, about, "half"), told))
 
 
 def trained(name: str, folder: Path) -> nn.Module:
@@ -186,7 +186,7 @@ def prepare_signlab() -> None:
     training.fit(model, squared_error, train.batches(), validation=val.batches(), optimizer=adam, **settings)
     model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
     apart = (models.predict(model, test.images)[:, 0] - test.labels).abs().mean().item()
-    about = {"classes": [], "image": [1, 32, 32], "note": "", "poolings": 2, "mae": apart, "epochs": 12} | RECTANGLES
+    about = {"classes": [], "image": [3, 32, 32], "note": "", "poolings": 2, "mae": apart, "epochs": 12} | RECTANGLES
     save_half(model, build, WEIGHTS / "p2_rectangles.safetensors", about)
 
 

@@ -7,21 +7,23 @@ import importlib
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 WEIGHTS = Path("results", "weights")  # of a checkout
+PRECISIONS = ("half", "steps", "single")  # of what a file holds; each needs at least the bytes of the one before
+STEP = ":step"  # behind the name of a tensor in steps, of the tensor that holds their sizes
 
 
 def load_trained(name: str, folder: str | os.PathLike[str] | None = None) -> nn.Module:
     """A network that the suite trained and keeps in ``results/weights``, in eval mode on the CPU, in single precision.
 
-    Where the file holds half precision, no output on its stored images is further than 1e-3 from the run's own.
+    Where the file holds 16 bits a number, no output on its stored images is further than 1e-3 from the run's own.
 
     ``network.provenance`` is a mapping that says where it comes from: the record (paper, profile, arm, seed, file), the
     network's name there, commit, data, the SHA-256 of the record's numbers; of a network of the site the command that
@@ -67,11 +69,37 @@ def read_network(path: Path) -> nn.Module:
             raise ValueError(f"it is built by {module}")
         with _undisturbed():
             network = getattr(importlib.import_module(module), name)(*build["args"], **build["kwargs"])
-        network.load_state_dict(weights)
+        network.load_state_dict(restored(weights))
     except (SafetensorError, KeyError, ValueError, ImportError, AttributeError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is no network of this package, or of another version of it: {error}") from error
     network.about, network.provenance = json.loads(told["about"]), json.loads(told.get("provenance", "{}"))
     return network.eval()
+
+
+def stored(weights: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
+    """A network's weights as a file holds them; whole numbers stay.
+
+    Args:
+        weights: a state dict.
+        precision: "single" as they are; "half"; "steps": of a kernel the nearest of 65,535 evenly spaced values in 16
+            bits, with the size of a step for each output channel, 1/32,767 of its largest weight. That is at most
+            a sixteenth of the distance between the largest numbers in half precision, at the same size of the file.
+    """
+    found = {}
+    for key, value in weights.items():
+        value = value.detach().cpu().contiguous()
+        if precision == "steps" and value.is_floating_point() and value.ndim > 1:
+            step = value.abs().flatten(1).amax(1).reshape(-1, *[1] * (value.ndim - 1)) / 32767
+            found[key + STEP] = step.where(step > 0, 1)
+            value = (value / found[key + STEP]).round().to(torch.int16)
+        found[key] = value.half() if precision == "half" and value.is_floating_point() else value
+    return found
+
+
+def restored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of what `stored` gave."""
+    steps = {key.removesuffix(STEP): value for key, value in weights.items() if key.endswith(STEP)}
+    return {key: value * steps.get(key, 1) for key, value in weights.items() if not key.endswith(STEP)}
 
 
 @contextmanager

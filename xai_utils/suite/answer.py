@@ -105,19 +105,21 @@ def most_suspicious(rows: pd.DataFrame, n: int) -> pd.DataFrame:
 # networks ---------------------------------------------------------------------------------------------------------
 
 
-def save_network(model: nn.Module, build: Build, about: Mapping[str, Any], half: bool = False) -> bytes:
+def save_network(model: nn.Module, build: Build, about: Mapping[str, Any], precision: str = "single") -> bytes:
     """Weights as safetensors, with what builds the network and what goes in and comes out in the metadata.
 
     Args:
         model: on any device.
         build: ``partial(function, …)`` of this package that gives the untrained network.
         about: plain values for whoever loads it: classes, image size …
-        half: in half precision.
+        precision: of the file, one of `models.trained.PRECISIONS`.
 
     Raises:
         ValueError: `build` is no function of this package, or has arguments that JSON does not hold.
     """
     from safetensors.torch import save
+
+    from xai_utils.models.trained import stored
 
     name = f"{build.func.__module__}:{build.func.__qualname__}"
     if not name.startswith("xai_utils."):
@@ -126,10 +128,8 @@ def save_network(model: nn.Module, build: Build, about: Mapping[str, Any], half:
         made = json.dumps({"name": name, "args": build.args, "kwargs": build.keywords})
     except TypeError as error:
         raise ValueError(f"{name}: {error}; expected plain arguments") from None
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    if half:
-        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    return save(weights, {"build": made, "about": json.dumps(dict(about), ensure_ascii=False)})
+    told = {"build": made, "about": json.dumps(dict(about), ensure_ascii=False)}
+    return save(stored(model.state_dict(), precision), told)
 
 
 def load_network(path: str | Path) -> nn.Module:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch takes two seconds
 
 PROFILE, SEED = "standard", 0
 IMAGES, PIXELS = 10, 200_000  # images that are stored with a network, and bytes of them, at most
-CLOSE = 1e-3  # half precision where no output on the stored images moves further
+CLOSE = 1e-3  # a file holds fewer bits where no output on the stored images moves further
 LIMIT = 20_000_000  # bytes of results/weights
 
 
@@ -85,7 +85,7 @@ def left(
 
     The images are the most suspicious and some at even distances: ids, labels, outputs in the single precision that the
     run computed with, and pixels as the `ImageSet` holds them, where pictures of its data may be shown. Weights are
-    written in half precision, if no output moves by more than `CLOSE`. The random state is left as found.
+    written in the first precision of which no output moves by more than `CLOSE`. The random state is left as found.
 
     Args:
         which: of `kept`.
@@ -96,16 +96,20 @@ def left(
         judged: ImageSet of the n images that the run judged.
         suspicion: (n,).
     """
+    from xai_utils.models.trained import PRECISIONS
+
     about = dict(about) | _scale(about["note"])
     some = judged.take(_chosen(answer.as_array(suspicion), judged.pixels[0].numel() * judged.pixels.element_size()))
     outputs = run_on(model, some.images, some.labels, about)
-    with _rounded(model):
-        half = bool((run_on(model, some.images, some.labels, about) - outputs).abs().max() <= CLOSE)
+    for precision in PRECISIONS:
+        with _rounded(model, precision):
+            if (run_on(model, some.images, some.labels, about) - outputs).abs().max() <= CLOSE:
+                break
     arrays = {"ids": some.ids.astype(str), "labels": some.labels.numpy(), "outputs": outputs.numpy()}
     if which.pictures and judged.name not in unpublished():
         arrays["pixels"] = some.pixels.numpy()
     np.savez_compressed(buffer := io.BytesIO(), **arrays)
-    weights = answer.save_network(model, build, about, half)
+    weights = answer.save_network(model, build, about, precision)
     return {f"{which.network}.safetensors": weights, f"{which.network}.npz": buffer.getvalue()}
 
 
@@ -126,11 +130,13 @@ def run_on(network: nn.Module, images: Tensor, labels: Tensor, about: Mapping[st
 
 
 @contextmanager
-def _rounded(model: nn.Module) -> Iterator[None]:
-    """The network with weights in half precision for a while; a copy would copy its hooks, a new one draw numbers."""
+def _rounded(model: nn.Module, precision: str) -> Iterator[None]:
+    """The network with weights as a file holds them, for a while; a copy would copy hooks, a new one draw numbers."""
+    from xai_utils.models.trained import restored, stored
+
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
-        model.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in before.items()})
+        model.load_state_dict(restored(stored(before, precision)))
         yield
     finally:
         model.load_state_dict(before)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from xai_utils import data, models
+from xai_utils.models import trained
 from xai_utils.papers import p1_id_cvae, p5_lrp_bn
 from xai_utils.suite import answer, weights
 from xai_utils.suite.record import load_record
@@ -43,6 +44,24 @@ def test_loading_leaves_the_random_states(tmp_path):
     assert states() == before
 
 
+def test_weights_in_steps_are_closer_than_in_half_precision():
+    kernel = torch.randn(4, 3, 5, 5) * torch.tensor([1e-4, 0, 1.0, 300])[:, None, None, None]
+    weights_ = {"conv.weight": kernel, "conv.bias": torch.randn(4), "bn.num_batches_tracked": torch.tensor(7)}
+    files = {name: trained.stored(weights_, name) for name in trained.PRECISIONS}
+    assert {key: value.dtype for key, value in files["steps"].items()} == {
+        "conv.weight": torch.int16, "conv.weight:step": torch.float32, "conv.bias": torch.float32,
+        "bn.num_batches_tracked": torch.int64,
+    }  # fmt: skip
+    back = {name: trained.restored(file) for name, file in files.items()}
+    assert [key for key in back["steps"] if back["steps"][key].dtype != weights_[key].dtype] == []
+    apart = (back["steps"]["conv.weight"] - kernel).abs().flatten(1).amax(1)
+    assert (apart <= 0.501 / 32767 * kernel.abs().flatten(1).amax(1)).all()  # half a step of each channel
+    assert torch.equal(back["steps"]["conv.bias"], weights_["conv.bias"])
+    assert back["steps"]["bn.num_batches_tracked"] == 7
+    assert all(torch.equal(back["single"][key], value) for key, value in weights_.items())
+    torch.testing.assert_close(back["half"]["conv.weight"].float(), kernel, rtol=2**-11, atol=2**-25)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_committed_network_loads_and_says_where_it_comes_from(name):
     network = models.load_trained(name)
@@ -56,7 +75,7 @@ def test_the_committed_files_stay_below_the_limit():
     assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= weights.LIMIT
 
 
-def stored(name):
+def examples(name):
     with np.load(WEIGHTS / f"{name}.npz") as file:
         return {key: file[key] for key in file.files}
 
@@ -71,7 +90,7 @@ def test_a_committed_network_belongs_to_its_record(name):
 
 @pytest.mark.parametrize("name", [name for name in RECORDED if weights.KEPT[name].pictures])
 def test_its_outputs_on_the_stored_images_are_those_of_the_run(name):
-    network, kept = models.load_trained(name), stored(name)
+    network, kept = models.load_trained(name), examples(name)
     pixels, labels = torch.from_numpy(kept["pixels"]), torch.from_numpy(kept["labels"])
     images = data.imageset.as_float(pixels)
     found = weights.run_on(network, images, labels, network.about)
@@ -79,7 +98,7 @@ def test_its_outputs_on_the_stored_images_are_those_of_the_run(name):
 
 
 def test_the_id_cvae_reads_the_stored_digits_as_its_record_says():
-    network, kept = models.load_trained("p1_id_cvae"), stored("p1_id_cvae")
+    network, kept = models.load_trained("p1_id_cvae"), examples("p1_id_cvae")
     predicted, runner_up = p1_id_cvae.label_ranking(
         network.label_losses(torch.from_numpy(kept["pixels"]).float() / 255)
     )

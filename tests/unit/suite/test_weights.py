@@ -83,15 +83,15 @@ def test_other_runs_leave_none(checkout, changes):
 
 
 def left(model, build, judged=None, which=weights.KEPT["p1_cnn"], note="", suspicion=None):
-    """The arrays stored with a network as a run leaves them, and whether its weights are in half precision."""
+    """The arrays stored with a network as a run leaves them, and the precision of its weights."""
     judged = images() if judged is None else judged
     about = {"classes": ["a", "b", "c"], "image": [1, 16, 16], "note": note}
     suspicion = np.zeros(len(judged)) if suspicion is None else suspicion
     files = weights.left(which, model, build, about, judged, suspicion)
     with np.load(io.BytesIO(files[f"{which.network}.npz"])) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    kept = load(files[f"{which.network}.safetensors"]).values()
-    return arrays, torch.float16 in {value.dtype for value in kept}
+    dtypes = {value.dtype for value in load(files[f"{which.network}.safetensors"]).values()}
+    return arrays, "half" if torch.float16 in dtypes else "steps" if torch.int16 in dtypes else "single"
 
 
 def test_the_random_state_is_left_as_it_was(checkout):
@@ -121,18 +121,21 @@ def test_large_images_are_stored_in_a_smaller_number():
     assert len(left(model, build, images(3))[0]["ids"]) == 3
 
 
-def test_half_precision_only_where_the_outputs_stay():
+def test_the_file_holds_the_first_precision_of_which_no_output_moves_too_far():
     model, build = networks()["cnn"]
-    assert left(model, build)[1]
+    assert left(model, build)[1] == "half"
     with torch.no_grad():
-        model.head.weight.mul_(1000)  # outputs of several hundred, which half precision moves by more than 0.001
-    assert not left(model, build)[1]
+        model.head.weight.mul_(300)  # outputs of about seven
+    assert left(model, build)[1] == "steps"
+    with torch.no_grad():
+        model.head.weight.mul_(100)
+    assert left(model, build)[1] == "single"
 
 
 def test_an_id_cvae_is_kept_with_its_drawings():
     model, build = networks()["id_cvae"]
-    arrays, half = left(model, build, which=weights.KEPT["p1_id_cvae"])
-    assert half
+    arrays, precision = left(model, build, which=weights.KEPT["p1_id_cvae"])
+    assert precision == "half"
     images_, labels = torch.from_numpy(arrays["pixels"]).float() / 255, torch.from_numpy(arrays["labels"])
     with torch.no_grad():
         np.testing.assert_allclose(arrays["outputs"], model(images_, labels), atol=1e-6)
