@@ -10,7 +10,7 @@
 #   make equivalent  after a change that moves no number: show it, so that the records stay current; results/README.md
 #   make site        the reading site, English and Japanese, in build/site/html: site/README.md
 #   make test-site   every page of it in Chromium, both languages, at three sizes
-#   make test-portable (other CPU kernels) · mutants · tables · bench · setup · clean
+#   make test-portable (other CPU kernels) · mutants · tables · weights · bench · setup · clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -35,7 +35,7 @@ PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
 # in the order of collection: the longest file comes first
 NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks test-real test-faults test-site execute test-portable mutants batch equivalent tables bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real test-faults test-site execute test-portable mutants batch equivalent tables weights bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -105,6 +105,10 @@ tables: setup
 	$(BIN)/python -m xai_utils.suite.report --results results export
 	$(BIN)/python -m xai_utils.suite.readme --results results
 	-$(BIN)/python -m xai_utils.suite.changes  # needs the git history
+
+# trained networks that standard runs of seed 0 left in $XAI_RESULTS, into results/weights
+weights: setup
+	$(BIN)/python -m xai_utils.suite weights
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done

@@ -31,14 +31,13 @@ import matplotlib
 import numpy as np
 import torch
 import yaml
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from xai_utils import data, explain, models, plot, seeds, training
 from xai_utils.metrics import insertion_deletion
 from xai_utils.papers import p5_lrp_bn as paper5
+from xai_utils.suite import answer, weights
 
 SITE = Path(__file__).resolve().parent
 SOURCE = SITE / "explorables"
@@ -100,7 +99,7 @@ def page(name: str, language: str = "en") -> str:
     )
 
 
-def build(out: Path, weights: Path = WEIGHTS, names: Sequence[str] = NAMES) -> list[str]:
+def build(out: Path, networks: Path = WEIGHTS, names: Sequence[str] = NAMES) -> list[str]:
     """Write shared.js, shared.css and a folder for each explorable below `out`.
 
     Each folder has data.js, explorable.js, style.css, a page and a fragment for each language, and its networks.
@@ -116,7 +115,7 @@ def build(out: Path, weights: Path = WEIGHTS, names: Sequence[str] = NAMES) -> l
         for file in ("explorable.js", "style.css"):
             shutil.copy(SOURCE / name / file, folder)
         try:
-            content = made(folder, weights)
+            content = made(folder, networks)
         except FileNotFoundError as error:
             content = None
             missing.append(f"{name}: no live model, {error}")
@@ -147,31 +146,16 @@ def _base64(values: np.ndarray) -> str:
 # weights --------------------------------------------------------------------------------------------------------
 
 
-def save_half(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    """Write a network's tensors as half precision, with `about` in the file's header."""
+def save_half(model: nn.Module, build: answer.Build, path: Path, about: Mapping[str, Any]) -> None:
+    """Write a network in half precision, as `models.load_trained` reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: value.half().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()
-    }
-    save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
-    path.chmod(0o644)
+    told = {"made by": "python site/make_data.py --prepare", "torch": torch.__version__}
+    path.write_bytes(weights.with_provenance(answer.save_network(model, build, about, "half"), told))
 
 
-def load_half(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (float32, of exactly the values in the file) and what the header says; FileNotFoundError names it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.name} is missing in {path.parent}")
-    with safe_open(path, "pt") as file:
-        about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-        return {name: file.get_tensor(name).float() for name in file.keys()}, about  # noqa: SIM118
-
-
-def _filled(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The model with these weights, in evaluation mode; every floating-point tensor must be there."""
-    left = model.load_state_dict(tensors, strict=False)
-    if left.unexpected_keys or any(not key.endswith("num_batches_tracked") for key in left.missing_keys):
-        raise ValueError(f"weights do not fit {type(model).__name__}: {left}")
-    return model.eval().requires_grad_(False)
+def trained(name: str, folder: Path) -> nn.Module:
+    """A network of results/weights that asks for no gradients; FileNotFoundError names it."""
+    return models.load_trained(name, folder).requires_grad_(False)
 
 
 # MoRAM sign lab (paper 2) ---------------------------------------------------------------------------------------
@@ -180,10 +164,9 @@ RECTANGLES = {"n": 2000, "size": 32, "seed": 0}  # notebook 02 at the quick prof
 AREA = (0.02, 0.5)  # of `data.sets.rectangles`
 
 
-def signlab_network(weights: Path = WEIGHTS) -> tuple[nn.Module, dict[str, Any]]:
-    """Paper 2's network of the sign lab and what is known of it."""
-    tensors, about = load_half(weights / "p2_rectangles.safetensors")
-    return _filled(models.vgg16_gap(about["width"], about["poolings"]), tensors), about
+def signlab_network(folder: Path = WEIGHTS) -> nn.Module:
+    """Paper 2's network of the sign lab, with what is known of it in `about`."""
+    return trained("p2_rectangles", folder)
 
 
 def prepare_signlab() -> None:
@@ -191,7 +174,8 @@ def prepare_signlab() -> None:
     seeds.seed_everything(0)
     pictures = data.load("rectangles", **RECTANGLES)
     train, val, test = (pictures.subset(part) for part in ("train", "val", "test"))
-    model = models.vgg16_gap(8, 2).to(memory_format=torch.channels_last)
+    build = partial(models.vgg16_gap, 8, 2)
+    model = build().to(memory_format=torch.channels_last)
 
     def squared_error(network: nn.Module, batch: tuple[Tensor, Tensor], _: torch.Generator) -> Tensor:
         return nn.functional.mse_loss(network(batch[0])[:, 0], batch[1])
@@ -200,15 +184,16 @@ def prepare_signlab() -> None:
     settings = {"epochs": 12, "batch_size": 16, "seed": 0, "schedule": rate}
     adam = partial(torch.optim.Adam, lr=1e-3)
     training.fit(model, squared_error, train.batches(), validation=val.batches(), optimizer=adam, **settings)
-    half = _filled(models.vgg16_gap(8, 2), {name: value.half().float() for name, value in model.state_dict().items()})
-    apart = (models.predict(half, test.images)[:, 0] - test.labels).abs().mean().item()
-    about = {"width": 8, "poolings": 2, "mae": apart, "epochs": 12, "torch": torch.__version__} | RECTANGLES
-    save_half(model, WEIGHTS / "p2_rectangles.safetensors", about)
+    model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
+    apart = (models.predict(model, test.images)[:, 0] - test.labels).abs().mean().item()
+    about = {"classes": [], "image": [3, 32, 32], "note": "", "poolings": 2, "mae": apart, "epochs": 12} | RECTANGLES
+    save_half(model, build, WEIGHTS / "p2_rectangles.safetensors", about)
 
 
-def signlab_data(_folder: Path, weights: Path) -> dict[str, Any]:
+def signlab_data(_out: Path, folder: Path) -> dict[str, Any]:
     """Weights, layers and the enlargement as the page takes them."""
-    model, about = signlab_network(weights)
+    model = signlab_network(folder)
+    about = model.about
     parts, at = [], 0
 
     def placed(values: Tensor) -> list[int]:
@@ -246,10 +231,9 @@ STEPS, SEED = 28, 0
 BLANKS = ("zero", "black", "blur")
 
 
-def player_network(weights: Path = WEIGHTS) -> tuple[nn.Module, dict[str, Any]]:
-    """The player's Attention Branch Network and what is known of it: scale and accuracy."""
-    tensors, about = load_half(weights / "p5_road_abn.safetensors")
-    return _filled(paper5.network("abn", 18, 2, about["width"], 1, SEED, theta=0.0), tensors), about
+def player_network(folder: Path = WEIGHTS) -> nn.Module:
+    """The player's Attention Branch Network, with what is known of it in `about`: scale and accuracy."""
+    return trained("p5_road_abn", folder)
 
 
 def prepare_player() -> None:
@@ -261,7 +245,8 @@ def prepare_player() -> None:
     roads = data.load("road_cracks", size=ROADS["size"])
     train, val, test = (roads.subset(part) for part in ("train", "val", "test"))
     scale, rate = paper5.scale_of(train), ROADS["rate"]
-    abn = paper5.network("abn", 18, 2, ROADS["width"], 1, SEED, theta=0.0)
+    build = partial(paper5.network, "abn", 18, 2, ROADS["width"], 1, SEED, theta=0.0)
+    abn = build()
     parts = [part.batches(partial(paper5.scaled, scale=scale)) for part in (train, val)]
     decay = partial(torch.optim.AdamW, lr=rate, weight_decay=5e-2)
     settings = {"epochs": ROADS["epochs"], "batch_size": 32, "seed": SEED, "augment": paper5.augment}
@@ -275,8 +260,10 @@ def prepare_player() -> None:
         name: (models.predict(abn, paper5.scaled(part.images, scale)).argmax(1) == part.labels).float().mean().item()
         for name, part in {"validation": val, "test": test}.items()
     }
-    about = ROADS | {"seed": SEED, "mean": scale.mean, "std": scale.std, "accuracy": right, "torch": torch.__version__}
-    save_half(abn, WEIGHTS / "p5_road_abn.safetensors", about)
+    side = ROADS["size"]
+    about = {"classes": list(roads.class_names), "image": [1, side, side], "note": str(scale), "seed": SEED} | ROADS
+    about |= {"mean": scale.mean, "std": scale.std, "accuracy": right}
+    save_half(abn, build, WEIGHTS / "p5_road_abn.safetensors", about)
     cracks = paper5.crack_crops(test, len(test))
     crack = roads.class_names.index("crack")
     sure = models.predict(abn, paper5.scaled(cracks.images, scale)).softmax(1)[:, crack] >= 0.9
@@ -312,9 +299,10 @@ def _untied(maps: Tensor, mixed: Tensor) -> Tensor:
     return torch.empty_like(falling).scatter_(1, mixed[order], falling).view_as(maps)
 
 
-def player_data(_folder: Path, weights: Path) -> dict[str, Any]:
+def player_data(_out: Path, folder: Path) -> dict[str, Any]:
     """Pictures, maps and curves of every crop under every blank image and every order of equal pixels."""
-    abn, about = player_network(weights)
+    abn = player_network(folder)
+    about = abn.about
     with np.load(SOURCE / "player" / "crops.npz") as crops:
         pixels, masks, ids = torch.from_numpy(crops["pixels"]), torch.from_numpy(crops["masks"]), crops["ids"].tolist()
         target = int(crops["crack"])
@@ -390,19 +378,16 @@ class _Decoder(nn.Module):
         return self.model.decoder(self.model.latent_input(z) + label @ self.model.label_input.weight)
 
 
-def digits_network(weights: Path = WEIGHTS) -> models.IDCVAE:
-    """The trained ID-CVAE; its sizes follow from the shapes of its tensors."""
-    tensors, _ = load_half(weights / "p1_id_cvae.safetensors")
-    widths = tuple(tensors[f"encoder.{layer}.weight"].shape[0] for layer in (0, 2, 4))
-    latent_dim, n_classes = tensors["latent_input.weight"].shape[1], tensors["label_input.weight"].shape[0]
-    return _filled(models.IDCVAE(latent_dim, n_classes, 28, 1, widths), tensors)
+def digits_network(folder: Path = WEIGHTS) -> models.IDCVAE:
+    """The trained ID-CVAE."""
+    return trained("p1_id_cvae", folder)
 
 
 def export_digits(model: models.IDCVAE, folder: Path) -> None:
     """Write encoder.onnx (x -> z) and decoder.onnx (z, label one-hot -> logits), the number of images left open."""
     n = torch.export.Dim("n", min=1, max=256)
     code = {"z": torch.zeros(2, model.latent_dim), "label": torch.zeros(2, model.n_classes)}
-    for name, network, given, answer in (
+    for name, network, given, output in (
         ("encoder", _Encoder(model), {"x": torch.zeros(2, *model.image_shape)}, "z"),
         ("decoder", _Decoder(model), code, "logits"),
     ):
@@ -410,7 +395,7 @@ def export_digits(model: models.IDCVAE, folder: Path) -> None:
             warnings.simplefilter("ignore")  # of the exporter, about itself
             torch.onnx.export(
                 network.eval(), tuple(given.values()), folder / f"{name}.onnx", dynamo=True, external_data=False,
-                input_names=list(given), output_names=[answer], dynamic_shapes=tuple({0: n} for _ in given),
+                input_names=list(given), output_names=[output], dynamic_shapes=tuple({0: n} for _ in given),
                 verbose=False,
             )  # fmt: skip
 
@@ -450,16 +435,16 @@ def fingerprint(model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def digits_data(folder: Path, weights: Path) -> dict[str, Any]:
-    """Prototypes, codes and the examples' redrawings, losses and films; the networks are written into `folder`."""
-    model, examples = digits_network(weights), weights / EXAMPLES
+def digits_data(out: Path, folder: Path) -> dict[str, Any]:
+    """Prototypes, codes and the examples' redrawings, losses and films; the networks are written into `out`."""
+    model, examples = digits_network(folder), folder / EXAMPLES
     if not examples.is_file():
         raise FileNotFoundError(f"{examples.name} is missing: python site/make_data.py --prepare digits")
     with np.load(examples) as stored:
         if str(stored["weights"]) != fingerprint(model):
             raise FileNotFoundError(f"{examples.name} is of other weights: python site/make_data.py --prepare digits")
         arrays = {name: stored[name] for name in stored.files}
-    export_digits(model, folder)
+    export_digits(model, out)
     prototypes, codes = (torch.from_numpy(arrays[name]).float() for name in ("prototypes", "codes"))
     images = torch.from_numpy(arrays["pixels"])[:, None].float() / 255
     losses, start = model.label_losses(images), model.encode(images)[0]
@@ -488,7 +473,7 @@ def digits_data(folder: Path, weights: Path) -> dict[str, Any]:
         "prototypes": prototypes.tolist(),
         "codes": _base64(arrays["codes"].astype("<f2")),
         "examples": shown,
-        "bytes": sum((folder / f"{name}.onnx").stat().st_size for name in ("encoder", "decoder")),
+        "bytes": sum((out / f"{name}.onnx").stat().st_size for name in ("encoder", "decoder")),
     }
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import HTML, ROOT, Seen, idle_machine, serious
-from safetensors.torch import save_file
 
 from xai_utils import data, explain, models
 from xai_utils.metrics import faithfulness, insertion_deletion, pixel_accuracy_curve
 from xai_utils.papers import p5_lrp_bn as paper5
+from xai_utils.suite import answer
 
 BUILT = HTML.parent / "explorables"
 RUNTIME = HTML.parent / "npm" / "node_modules" / "onnxruntime-web" / "dist"
@@ -47,12 +47,13 @@ def folder(tmp_path_factory, untrained):
     (root / "built").symlink_to(BUILT)
     weights = root / "weights"
     weights.mkdir()
-    save_file(untrained.state_dict(), weights / "p1_id_cvae.safetensors")
+    saved = answer.save_network(untrained, functools.partial(models.IDCVAE), {})
+    (weights / "p1_id_cvae.safetensors").write_bytes(saved)
     make_data.digits_examples(untrained, data.load("digits"), weights / make_data.EXAMPLES)
     assert make_data.build(root / "live", weights, ["digits"]) == []
     shutil.copytree(RUNTIME, root / "live" / "onnxruntime", ignore=lambda _, names: {n for n in names if ".map" in n})
     missing = make_data.build(root / "bare", root, ["digits"])
-    assert missing == [f"digits: no live model, p1_id_cvae.safetensors is missing in {root}"]
+    assert missing == [f"digits: no live model, no trained network 'p1_id_cvae' in {root}; there are: none"]
     return root
 
 
@@ -108,7 +109,7 @@ def box_of(mask):
 
 def test_signlab_computes_what_the_package_does(visit, rectangles):
     page = visit("built/signlab")
-    model, _ = make_data.signlab_network()
+    model = make_data.signlab_network()
     ram = explain.RAM(model, model.features, model.head, upsampling="lanczos")
     moram = explain.MoRAM(model, model.features, upsampling="lanczos")
     turned = []
@@ -196,7 +197,8 @@ def test_signlab_answers_its_question(visit):
 @pytest.fixture(scope="module")
 def roads():
     """The player's network, its images as the network sees them, their maps, and its normalisation."""
-    abn, about = make_data.player_network()
+    abn = make_data.player_network()
+    about = abn.about
     with np.load(make_data.SOURCE / "player" / "crops.npz") as crops:
         pixels, masks = torch.from_numpy(crops["pixels"]).float() / 255, torch.from_numpy(crops["masks"])
         target = int(crops["crack"])

@@ -18,5 +18,6 @@ from .resnet import ResNet as ResNet
 from .resnet import resnet18 as resnet18
 from .resnet import resnet34 as resnet34
 from .resnet import resnet50 as resnet50
+from .trained import load_trained as load_trained
 from .vgg import VGG16GAP as VGG16GAP
 from .vgg import vgg16_gap as vgg16_gap

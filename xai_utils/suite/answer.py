@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import io
 import json
 import re
@@ -106,18 +105,21 @@ def most_suspicious(rows: pd.DataFrame, n: int) -> pd.DataFrame:
 # networks ---------------------------------------------------------------------------------------------------------
 
 
-def save_network(model: nn.Module, build: Build, about: Mapping[str, Any]) -> bytes:
+def save_network(model: nn.Module, build: Build, about: Mapping[str, Any], precision: str = "single") -> bytes:
     """Weights as safetensors, with what builds the network and what goes in and comes out in the metadata.
 
     Args:
         model: on any device.
         build: ``partial(function, …)`` of this package that gives the untrained network.
         about: plain values for whoever loads it: classes, image size …
+        precision: of the file, one of `models.trained.PRECISIONS`.
 
     Raises:
         ValueError: `build` is no function of this package, or has arguments that JSON does not hold.
     """
     from safetensors.torch import save
+
+    from xai_utils.models.trained import stored
 
     name = f"{build.func.__module__}:{build.func.__qualname__}"
     if not name.startswith("xai_utils."):
@@ -126,8 +128,8 @@ def save_network(model: nn.Module, build: Build, about: Mapping[str, Any]) -> by
         made = json.dumps({"name": name, "args": build.args, "kwargs": build.keywords})
     except TypeError as error:
         raise ValueError(f"{name}: {error}; expected plain arguments") from None
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    return save(weights, {"build": made, "about": json.dumps(dict(about), ensure_ascii=False)})
+    told = {"build": made, "about": json.dumps(dict(about), ensure_ascii=False)}
+    return save(stored(model.state_dict(), precision), told)
 
 
 def load_network(path: str | Path) -> nn.Module:
@@ -140,24 +142,12 @@ def load_network(path: str | Path) -> nn.Module:
         FileNotFoundError: there is no such file.
         ValueError: it is no network of this package.
     """
-    from safetensors import SafetensorError, safe_open
+    from xai_utils.models.trained import read_network
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no network at {path}: runs on own images leave them in networks/")
-    try:
-        with safe_open(path, "pt") as file:
-            about, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        build = json.loads(about["build"])
-        module, _, name = build["name"].partition(":")
-        if not module.startswith("xai_utils."):
-            raise ValueError(f"it is built by {module}")
-        network = getattr(importlib.import_module(module), name)(*build["args"], **build["kwargs"])
-        network.load_state_dict(weights)
-    except (SafetensorError, KeyError, ValueError, ImportError, AttributeError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no network of this package, or of another version of it: {error}") from error
-    network.about = json.loads(about["about"])
-    return network.eval()
+    return read_network(path)
 
 
 # overlays ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import pandas as pd
 
 from xai_utils.data.store import repository_root, resolve, sha256_of, unpublished
 from xai_utils.metrics.statistics import Estimate
-from xai_utils.suite import alt_text, answer, claims, parameters, provenance
+from xai_utils.suite import alt_text, answer, claims, parameters, provenance, weights
 from xai_utils.suite.publish import OWNED, publish, settle
 from xai_utils.suite.record import NAME, DataSource, Provenance, Record, published, results_root, run_folder, subject
 from xai_utils.suite.rules import Learned, with_reason
@@ -358,7 +358,8 @@ class Run:
     ) -> None:
         """Keep a line an image for ``images.csv``: file, split, truth, prediction, confidence, outcome, scores.
 
-        Of own images also those that were not judged (without a prediction), and the trained networks in ``networks/``.
+        Of own images also those that were not judged (without a prediction), and the trained networks in ``networks/``;
+        of the paper's data only the networks that are kept (`weights.KEPT`).
         With the parameter `overlays` the maps of so many of the most suspicious images (−1: of all) in ``overlays/``.
 
         Args:
@@ -385,9 +386,15 @@ class Run:
         rows = answer.table(everything, judged, prediction, **more, whole=self.own)
         self._images = (len(rows), why, answer.as_csv(rows))
         about = {"classes": list(everything.class_names), "image": list(everything.pixels.shape[1:]), "note": note}
-        for name, (model, build) in (networks or {}).items() if self.own else ():
-            files = self._beside.setdefault("networks", {})
-            files[f"{name}.safetensors"] = answer.save_network(model, build, about)
+        kept = {} if self.own or self.overrides else weights.kept(self.paper, self.profile, self.arm, self.seed)
+        for name, (model, build) in (networks or {}).items():
+            if self.own:
+                files = {f"{name}.safetensors": answer.save_network(model, build, about)}
+            elif name in kept:
+                files = weights.left(kept[name], model, build, about, judged, values)
+            else:
+                continue
+            self._beside.setdefault("networks", {}).update(files)
         wanted = self.parameters.get("overlays", 0)
         if wanted and maps and not {source.name for source in self._sources} & unpublished():
             order = answer.most_suspicious(rows, len(rows))["file"].tolist()
