@@ -15,6 +15,7 @@ from ..seeds import generator
 
 BASELINES = ("zero", "black", "blur", "mean")
 TIES = ("reading", "random", "together")
+FEWEST = 16  # pictures of a batch
 Normalization = tuple[Sequence[float] | Tensor | float, Sequence[float] | Tensor | float]
 
 
@@ -143,8 +144,8 @@ def score_orders(
     """`insertion_deletion` of many orders of the same images, each picture scored once, whatever orders show it.
 
     So all orders share the baseline and the image, and the orders of a map's equal pixels share every step that these
-    do not lie across. The results are those of one order at a time, but for a convolution's last bits, which on the CPU
-    depend on the size of the batch (measured: below 16 images), as in a call's last batch.
+    do not lie across. The results are those of one order at a time, to the bit: a last batch of fewer than `FEWEST`
+    pictures is filled up, as below that a convolution's last bits depend on their number (measured on the CPU).
 
     `orders` are of the images' pixels, all with the same number of steps; see `insertion_deletion` for the rest.
 
@@ -165,8 +166,9 @@ def score_orders(
         # what a picture shows of the image: the pixels that enter after this step, up to that one
         shown = [(0, 0), (0, steps), *((0, s) for s in range(1, steps)), *((s, steps) for s in range(1, steps))]
         pictures, places = _distinct([entry.numpy() for entry in entries], shown)
-        values = []
-        for batch in pictures.split(images_per_batch(images, batch_size)):
+        size, values = images_per_batch(images, batch_size), []
+        lacking = FEWEST - len(pictures) % size if size >= FEWEST and len(pictures) % size else 0
+        for batch in torch.cat([pictures, pictures[-1:].expand(max(0, lacking), -1)]).split(size):
             n = batch[:, 0].to(images.device)
             entry = torch.stack([entries[order][image] for image, order, _, _ in batch.tolist()]).to(images.device)
             start, end = batch[:, 2:, None, None].to(images.device).unbind(1)

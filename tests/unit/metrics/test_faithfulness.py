@@ -236,8 +236,26 @@ def test_no_picture_is_scored_twice_whatever_orders_show_it():
 )
 def test_how_many_pictures_are_scored(chosen, pictures):
     (x, maps), model = with_ties(), Mean()
-    score_orders(model, x, [every_order(maps, 7)[key] for key in chosen])
+    score_orders(model, x, [every_order(maps, 7)[key] for key in chosen], batch_size=2)
     assert sum(model.sizes[2:]) == 3 * pictures
+
+
+@pytest.mark.parametrize(("steps", "sizes"), [(2, [16]), (3, [18]), (5, [20, 16]), (6, [20, 16]), (8, [20, 20, 16])])
+def test_a_last_batch_of_few_pictures_is_filled_up(steps, sizes):
+    (x, maps), model = with_ties(), Mean()
+    score_orders(model, x, [pixel_order(maps["untied"], steps)], batch_size=20)
+    assert model.sizes[2:] == sizes  # of 6 S pictures
+
+
+def test_one_order_at_a_time_gives_the_same_bits():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU())
+    model = torch.nn.Sequential(model, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 2)).eval()
+    x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    orders = [pixel_order(x[:, 0], 7), pixel_order(x[:, 1], 7), pixel_order((x[:, 2] > 0.9).float(), 7)]
+    for order, found in zip(orders, score_orders(model, x, orders, 1), strict=True):
+        (alone,) = score_orders(model, x, [order], 1)
+        assert all(torch.equal(one, other) for one, other in zip(found, alone, strict=True))
 
 
 @pytest.mark.parametrize(("steps", "dtype"), [(255, torch.uint8), (256, torch.int32), (300, torch.int32)])
