@@ -125,7 +125,7 @@ def pixel_order(saliency: Tensor, steps: int = 50, *, ties: str = "reading", see
     if ties == "together":  # equal pixels share the place of the first of them
         places = places.where(first, 0).cummax(1).values
     entered = torch.searchsorted(asked, places.contiguous(), right=True)
-    entered = entered.to(torch.uint8 if steps < 256 else torch.int32)  # a byte a pixel: many orders fit into memory
+    entered = entered.to((torch.int32, torch.uint8)[steps < 256])  # a byte a pixel: many orders fit into memory
     return PixelOrder(torch.empty_like(entered).scatter_(1, order, entered).view(saliency.shape), asked, tied)
 
 
@@ -167,8 +167,8 @@ def score_orders(
         shown = [(0, 0), (0, steps), *((0, s) for s in range(1, steps)), *((s, steps) for s in range(1, steps))]
         pictures, places = _distinct([entry.numpy() for entry in entries], shown)
         size, values = images_per_batch(images, batch_size), []
-        lacking = FEWEST - len(pictures) % size if size >= FEWEST and len(pictures) % size else 0
-        for batch in torch.cat([pictures, pictures[-1:].expand(max(0, lacking), -1)]).split(size):
+        lacking = max(0, FEWEST - size + -len(pictures) % size) * (size >= FEWEST)
+        for batch in torch.cat([pictures, pictures[-1:].expand(lacking, -1)]).split(size):
             n = batch[:, 0].to(images.device)
             entry = torch.stack([entries[order][image] for image, order, _, _ in batch.tolist()]).to(images.device)
             start, end = batch[:, 2:, None, None].to(images.device).unbind(1)
