@@ -72,7 +72,7 @@ notebooks: setup
 
 # the real image sets as they are read, and every notebook on them, a few steps: about six minutes on two cores
 test-real: setup
-	$(PYTEST) --dist load --durations=0 -m "slow or real_data" tests/real tests/unit/data
+	$(PYTEST) --dist load --durations=0 -m "slow or real_data" tests/real tests/unit/data tests/unit/models
 
 # kills at seeded moments, faults of disk and clock: at most ten minutes on two cores
 test-faults: setup

@@ -27,6 +27,7 @@ SOURCES = Path(xai_utils.__file__).parent.parent  # names of modules in a record
 # They write numbers down, or draw them, they do not make them: editing them leaves a record fresh. Which value of a
 # parameter counts is decided in the suite, too, and that does make numbers.
 WRITERS = ("xai_utils/suite/", "xai_utils/plot", "xai_utils/progress", "xai_utils/fingerprint")
+WRITERS += ("xai_utils/models/trained",)  # files of networks
 DECIDES = "xai_utils/suite/parameters.py"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas", "pillow", "matplotlib")
 PACKAGES += ("captum", "lime", "shap")

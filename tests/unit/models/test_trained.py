@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 WEIGHTS = ROOT / "results" / "weights"
 NAMES = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 RECORDED = sorted(weights.KEPT.keys() & NAMES)
+ANSWERS = {"p1_id_cvae", "p2_vgg_rectangles", "p2_vgg_digits", "p3_resnet", "p5_abn"}  # that images.csv holds
 
 
 def states():
@@ -97,8 +99,9 @@ def test_its_outputs_on_the_stored_images_are_those_of_the_run(name):
     np.testing.assert_allclose(found, kept["outputs"], atol=weights.CLOSE, rtol=0)
 
 
-def test_the_id_cvae_reads_the_stored_digits_as_its_record_says():
-    network, kept = models.load_trained("p1_id_cvae"), examples("p1_id_cvae")
+@pytest.mark.parametrize("name", [name for name in RECORDED if name == "p1_id_cvae"])
+def test_the_id_cvae_reads_the_stored_digits_as_its_record_says(name):
+    network, kept = models.load_trained(name), examples(name)
     predicted, runner_up = p1_id_cvae.label_ranking(
         network.label_losses(torch.from_numpy(kept["pixels"]).float() / 255)
     )
@@ -112,3 +115,35 @@ def test_the_id_cvae_reads_the_stored_digits_as_its_record_says():
     np.testing.assert_array_equal(torch.stack([predicted, runner_up])[:, rows], expected)
     others = np.setdiff1d(np.arange(len(kept["ids"])), rows)
     np.testing.assert_array_equal(predicted[others], kept["labels"][others])  # the record holds the wrong ones only
+
+
+def lines(name):
+    """The file with a line an image of the record that a network belongs to."""
+    one = weights.KEPT[name]
+    return ROOT / "results/standard" / one.paper / one.arm / "seed_0/images.csv"
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDED if name in ANSWERS and lines(name).is_file()])
+def test_its_answers_are_those_of_the_records_lines(name):
+    network, kept = models.load_trained(name), examples(name)
+    images, labels = data.imageset.as_float(torch.from_numpy(kept["pixels"])), torch.from_numpy(kept["labels"])
+    if name == "p1_id_cvae":
+        outputs = -network.label_losses(images)
+    else:
+        outputs = weights.run_on(network, images, labels, network.about)
+    told = pd.read_csv(lines(name), dtype=str).set_index("file").loc[kept["ids"].tolist(), "prediction"]
+    if words := network.about["classes"]:
+        assert np.array(words)[outputs.argmax(1)].tolist() == told.tolist()
+    else:
+        np.testing.assert_allclose(outputs[:, 0], told.astype(float), atol=weights.CLOSE + 1e-5, rtol=0)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", [name for name in RECORDED if not weights.KEPT[name].pictures])
+def test_without_stored_pictures_the_outputs_on_the_sets_own_are_those_of_the_run(name):
+    network, kept = models.load_trained(name), examples(name)
+    radiographs = data.load("chest_xrays", size=network.about["image"][-1])
+    row = {id_: row for row, id_ in enumerate(radiographs.ids.tolist())}
+    some = radiographs.take(np.array([row[id_] for id_ in kept["ids"].tolist()]))
+    found = weights.run_on(network, some.images, some.labels, network.about)
+    np.testing.assert_allclose(found, kept["outputs"], atol=weights.CLOSE, rtol=0)

@@ -72,6 +72,7 @@ def test_a_standard_run_of_the_first_seed_leaves_the_networks_that_are_kept(chec
     folder = ran(nets)
     files = sorted(path.name for path in (folder / "networks").iterdir())
     assert files == ["cnn.npz", "cnn.safetensors", "id_cvae.npz", "id_cvae.safetensors"]
+    assert "xai_utils/models/trained.py" not in load_record(folder).provenance.modules  # it makes no number
     for name, (net, _) in nets.items():
         assert net.training
         assert all(torch.equal(value, before[name][key]) for key, value in net.state_dict().items())
