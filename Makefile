@@ -91,9 +91,10 @@ execute: setup
 test-portable: setup
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(NBVAL) tests/notebooks notebooks -k ipynb
 
-# three environments of their own, a gigabyte each and more with a torch for GPUs; oldest.txt is for Python 3.11
+# three environments of their own, a gigabyte each and more with a torch for GPUs; oldest.txt is for Python 3.11 alone
+WHICH ?= oldest newest wheel
 test-versions:
-	@for which in oldest newest wheel; do tests/versions/run $$which $(PYTHON) || exit 1; done
+	@for which in $(WHICH); do tests/versions/run $$which $(PYTHON) || exit 1; done
 
 mutants: setup
 	$(BIN)/python tests/mutants.py $(MUTANTS)

@@ -26,7 +26,7 @@ for method in (
     explain.RISE(model, n_masks=20),
     explain.IntegratedGradients(model),
     explain.Lime(model, n_samples=20, segments=4),
-    explain.KernelShap(model, n_samples=20, segments=4),
+    explain.KernelShap(model, n_samples=40, segments=4),
 ):
     maps = method.attribute(images, 1)
     scores = metrics.insertion_deletion(model, images, maps, 1, steps=8)
