@@ -10,6 +10,7 @@
 #   make equivalent  after a change that moves no number: show it, so that the records stay current; results/README.md
 #   make site        the reading site, English and Japanese, in build/site/html: site/README.md
 #   make test-site   every page of it in Chromium, both languages, at three sizes
+#   make test-versions the oldest and the newest packages that pyproject.toml allows, and the wheel; docs/promises.md
 #   make test-portable (other CPU kernels) · mutants · tables · weights · bench · setup · clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -35,7 +36,7 @@ PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
 # in the order of collection: the longest file comes first
 NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks test-real test-faults test-site execute test-portable mutants batch equivalent tables weights bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real test-faults test-site execute test-portable test-versions mutants batch equivalent tables weights bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -89,6 +90,11 @@ execute: setup
 # measured numbers differ in the fifth digit between processors; what nbval compares must not
 test-portable: setup
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(NBVAL) tests/notebooks notebooks -k ipynb
+
+# three environments of their own, a gigabyte each and more with a torch for GPUs; oldest.txt is for Python 3.11 alone
+WHICH ?= oldest newest wheel
+test-versions:
+	@for which in $(WHICH); do tests/versions/run $$which $(PYTHON) || exit 1; done
 
 mutants: setup
 	$(BIN)/python tests/mutants.py $(MUTANTS)

@@ -6,6 +6,8 @@ metrics over seeds (`report`). results/README.md explains the vocabulary.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -200,13 +202,25 @@ class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return super().construct_mapping(node, deep)
 
 
+def _own_file() -> Path:
+    try:
+        return repository_root() / "results" / "reported.yaml"
+    except FileNotFoundError:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            for file in importlib.metadata.files("xai-utils") or []:
+                if file.name == "reported.yaml":
+                    return Path(str(file.locate()))
+        raise
+
+
 def load(path: str | Path | None = None) -> Reported:
-    """Read and check reported.yaml (default: the repository's).
+    """Read and check reported.yaml (default: the repository's, else the one that came with the installed wheel).
 
     Raises:
+        FileNotFoundError: there is neither.
         ValueError: naming the file and every entry that is unknown, mistyped, doubled or inconsistent.
     """
-    path = Path(path) if path is not None else repository_root() / "results" / "reported.yaml"
+    path = Path(path) if path is not None else _own_file()
     try:
         return Reported.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys))
     except ValidationError as error:
