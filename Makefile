@@ -2,6 +2,7 @@
 #   make reproduce   set up, run all notebooks at the quick profile, print the papers' numbers beside ours
 #   make test        set up, lint, unit and reference tests, every notebook by nbval, a user's short runs: tests/README.md
 #   make test-real   every notebook on its real data, a few steps; needs $XAI_DATA
+#   make test-own    own images once more: without masks, with five networks
 #   make test-faults kills and faults of disk and clock, docs/promises.md
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
@@ -36,7 +37,7 @@ PYTEST = $(BIN)/python -m pytest -p no:cacheprovider -n $(JOBS)
 # in the order of collection: the longest file comes first
 NBVAL = $(PYTEST) --dist loadscope --no-loadscope-reorder --nbval --nbval-cell-timeout=600
 
-.PHONY: setup reproduce test lint unit notebooks test-real test-faults test-site execute test-portable test-versions mutants batch equivalent tables weights bench site lab clean
+.PHONY: setup reproduce test lint unit notebooks test-real test-own test-faults test-site execute test-portable test-versions mutants batch equivalent tables weights bench site lab clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -69,7 +70,11 @@ unit: setup
 	$(PYTEST) --dist loadfile --durations=10 -m "not slow and not real_data" tests/unit tests/reference tests/real
 
 notebooks: setup
-	$(NBVAL) --durations=10 tests/notebooks notebooks
+	$(NBVAL) --durations=10 -m "not slow" tests/notebooks notebooks
+
+# what `make test` leaves out of a user's own images: without masks, and with a network for each fifth of them
+test-own: setup
+	$(PYTEST) --dist load --durations=0 -m slow tests/notebooks
 
 # the real image sets as they are read, and every notebook on them, a few steps: about six minutes on two cores
 test-real: setup

@@ -14,7 +14,11 @@ PAPER = PAPERS[2]
 
 @pytest.mark.parametrize(
     ("arm", "masks"),
-    [("selection", True), ("selection", False), ("patches", True)],
+    [
+        ("selection", True),
+        pytest.param("selection", False, marks=pytest.mark.slow),
+        pytest.param("patches", True, marks=pytest.mark.slow),
+    ],
     ids=["masks", "no masks", "five networks"],
 )
 def test_own_defects_with_and_without_masks(home, tmp_path, arm, masks):

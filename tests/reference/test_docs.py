@@ -24,7 +24,7 @@ RESHAPES = {
 
 def test_every_line_of_code_runs_and_gives_maps_of_the_images_size():
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     torch.manual_seed(0)
     names = {}
     for block in blocks:
@@ -35,6 +35,8 @@ def test_every_line_of_code_runs_and_gives_maps_of_the_images_size():
                     assert names[name].shape == (2, 64, 64), statement
                     assert names[name].isfinite().all(), statement
                     assert names[name].abs().amax((1, 2)).min() > 0 or name == "heat", statement
+    assert names["scores"]["map"].tolist() == ["Grad-CAM", "Grad-CAM", "random", "random"]
+    assert names["scores"]["id_score"].abs().max() < 1
 
 
 def test_the_table_is_found():

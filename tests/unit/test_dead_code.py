@@ -56,7 +56,7 @@ def elsewhere():
     """Words of the code that calls the package: notebooks, benchmarks, Snakefile, make, and the pages' examples."""
     texts = [path.read_text(encoding="utf-8") for path in ROOT.glob("benchmarks/*.py")]
     texts += [(ROOT / name).read_text(encoding="utf-8") for name in ("Snakefile", "Makefile", "notebooks/run")]
-    for path in ROOT.glob("notebooks/*.ipynb"):
+    for path in ROOT.glob("notebooks/**/*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         texts += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
