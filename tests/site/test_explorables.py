@@ -231,8 +231,8 @@ def test_player_shows_the_packages_curves(visit, roads, blank):
             assert state[curve] == pytest.approx(getattr(found, curve)[0].tolist(), abs=1e-6)
         row = next(row for row in state["scores"] if row["name"] == name)
         assert row["id"] == pytest.approx(found.id_score.item(), abs=1e-6)
-        ranks = faithfulness._ranks(maps[name][1:2], x[1:2], ties, 0)[0]
-        assert state["places"] == ranks.flatten().tolist()
+        order = faithfulness.pixel_order(maps[name][1:2], 4096, ties=ties)  # a step for each pixel
+        assert state["places"] == (order.entry - 1).flatten().tolist()
 
 
 LEVELS = """part => {

@@ -21,7 +21,7 @@ window.XAI.mount("player", (section) => {
   });
   const names = Object.keys(images[0].maps);
 
-  /** Place of every pixel in the order of falling saliency, as `ties` orders equal ones; the package's `_ranks`. */
+  /** Place of every pixel in the order of falling saliency, as `ties` orders equal ones; the package's `pixel_order`. */
   function ranks(map, ties) {
     const order = Uint16Array.from(ties === "random" ? mixed : mixed.keys());
     const sorted = Array.from(order.keys()).sort((a, b) => map[order[b]] - map[order[a]] || a - b);
