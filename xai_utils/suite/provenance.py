@@ -201,6 +201,7 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "hardware": {
             "cpu": cpu_name(),
+            "kernels": torch.backends.cpu.get_cpu_capability(),  # AVX2, AVX512 …: processors of one name may differ
             "cores": len(affinity(0)) if affinity else psutil.cpu_count() or 1,
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,

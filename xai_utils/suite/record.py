@@ -61,7 +61,7 @@ class Provenance(Strict):
     python: str
     packages: dict[str, str]
     platform: str
-    hardware: dict[Literal["cpu", "cores", "memory_gib", "gpu"], str | int | float | None]
+    hardware: dict[Literal["cpu", "kernels", "cores", "memory_gib", "gpu"], str | int | float | None]
     threads: int
     device: str
     data: list[DataSource]

@@ -289,6 +289,8 @@ def test_environment_describes_the_machine_and_nobody():
     assert 1 <= hardware["cores"] <= psutil.cpu_count()
     assert hardware["memory_gib"] == pytest.approx(psutil.virtual_memory().total / 2**30, abs=0.06)
     assert hardware["cpu"]
+    said = f"CPU capability usage: {hardware['kernels']}\n"  # of another kind than by default
+    assert said in torch.__config__.show() or hardware["kernels"] == "DEFAULT"
     assert (hardware["gpu"] is None) == (not torch.cuda.is_available())
     text = json.dumps(found)
     assert platform.node() not in text
