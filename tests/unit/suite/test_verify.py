@@ -67,11 +67,10 @@ def test_a_metric_that_was_changed_is_named(tree, capsys, paper, metric):
 
 @pytest.mark.parametrize("paper", FIRST)
 def test_an_array_that_was_changed_is_named(tree, capsys, paper):
-    (path, *_) = sorted(place(tree, paper).glob("*.npz"))
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    changed = {name: np.flip(a) * 1.5 if a.dtype.kind == "f" else a for name, a in arrays.items()}
-    np.savez(path, **changed)
+    for path in place(tree, paper).glob("*.npz"):
+        with np.load(path) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        np.savez(path, **{name: np.flip(a) * 1.5 if a.dtype.kind == "f" else a for name, a in arrays.items()})
     status, lines, _ = told(tree, capsys)
     assert status == 1
     assert any(f"{paper}/{FIRST[paper]}/seed_0: metric " in line for line in lines)
