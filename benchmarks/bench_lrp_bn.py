@@ -36,7 +36,7 @@ times = alternate({
 }, rounds=ROUNDS)  # fmt: skip
 wanted = [
     ("LRP-BN / forward", "LRP-BN", "≤ 4"),
-    ("all parts of LRP-BN (one walk) / forward", "parts", "≤ 4 (aim 3)"),
+    ("all parts of LRP-BN (one walk) / forward", "parts", "≤ 3"),
     ("LRP of the perception branch / forward", "LRP", ""),
     ("attention map / forward", "map", "≤ 1.05"),
     ("C1C / forward", "C1C", "≤ 0.05"),
