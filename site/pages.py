@@ -19,7 +19,7 @@ from xai_utils.suite.shown import figure_path
 
 GUIDES = ("running", "own_images", "own_data", "own_model", "torchvision", "findings", "add_a_paper", "promises")
 API = {"explain": "Explainers", "metrics": "Metrics and statistics", "models": "Models"}
-WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # a page whose table needs the whole width
+WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # a page whose table or widget needs the whole width
 Anchors = dict[str, dict[str, list[str]]]  # paper → claim → anchors on its page
 e = html.escape
 
@@ -409,7 +409,7 @@ def explorables(site: Site, folder: Path) -> None:
         fragment = (folder / name / f"fragment.{site.language}.html").read_text(encoding="utf-8")
         site.write(
             f"explorables/{name}.md",
-            f"# {site.say(title)}\n\n*{site.say(question)}*\n\n````{{raw}} html\n"
+            f"{WIDE}\n\n# {site.say(title)}\n\n*{site.say(question)}*\n\n````{{raw}} html\n"
             f'<div class="explorable" data-assets="{up}_static/explorables/" data-runtime="{up}_static/onnxruntime/">\n'
             f"{fragment}\n</div>\n````",
         )
