@@ -1,8 +1,11 @@
 """What holds for any input, which hypothesis looks for a counter-example to: metrics, C1C, rules, splits, parsers."""
 
 import contextlib
+import hashlib
 import json
 import string
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import nn
 
-from xai_utils.data.imageset import stratified_split
+from xai_utils.data import store
+from xai_utils.data.grouping import divided, grouped_split
+from xai_utils.data.imageset import SPLITS, stratified_split
 from xai_utils.data.voc import read_voc
 from xai_utils.explain import c1c
 from xai_utils.metrics.consistency import normalised
@@ -193,6 +198,75 @@ def test_a_split_is_a_matter_of_ids_and_seed_and_keeps_the_proportions_of_every_
         assert abs((one[labels == label] == "train").sum() - 0.7 * count) <= 1
 
 
+@ANY
+@given(st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=60), st.integers(0, 99), st.randoms())
+def test_no_group_is_divided_and_three_groups_of_a_class_reach_every_part(groups, seed, random):
+    labels = [ord(group) % 3 for group in groups]
+    split = grouped_split(labels, groups, seed=seed)
+    where = {group: {str(part) for part, own in zip(split, groups) if own == group} for group in groups}
+    assert all(len(parts) == 1 for parts in where.values())
+    assert divided(split, groups) == []
+    for label in set(labels):
+        of_class = {group for group in groups if ord(group) % 3 == label}
+        if len(of_class) >= 3:
+            assert set.union(*(where[group] for group in of_class)) == set(SPLITS)
+    order = random.sample(range(len(groups)), len(groups))
+    again = grouped_split([labels[k] for k in order], [groups[k] for k in order], seed=seed)
+    assert again.tolist() == split[order].tolist()
+
+
+@ANY
+@given(st.lists(st.tuples(st.sampled_from(SPLITS), st.sampled_from("abc")), max_size=12))
+def test_a_divided_group_is_named(images):
+    split, groups = [part for part, _ in images], [group for _, group in images]
+    expected = sorted({g for p, g in images if any(g == other and p != part for part, other in images)})
+    assert divided(split, groups) == expected
+
+
+LETTERS = st.sampled_from(string.ascii_lowercase)
+
+
+# the store --------------------------------------------------------------------------------------------------------
+
+
+@ANY
+@given(st.binary(min_size=1, max_size=40), st.lists(st.tuples(st.integers(0, 99), st.binary(max_size=3)), max_size=3))
+def test_a_file_is_intact_with_its_very_bytes_and_no_others(content, noise):
+    file = store.DataFile(path="a.npz", bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    damaged = content
+    for place, instead in noise:
+        damaged = damaged[:place] + instead + damaged[place + 1 :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, file.path)
+        path.write_bytes(damaged)
+        found = store.problem(path, file)
+    assert (found is None) == (damaged == content)
+    if found:
+        assert str(path) in found
+        assert file.sha256 in found
+
+
+@ANY
+@given(st.text(st.sampled_from("ab./\\~-_ \n:é"), max_size=12))
+def test_a_registered_path_stays_below_its_folder(name):
+    with contextlib.suppress(ValueError):
+        file = store.DataFile(path=name, bytes=1, sha256="0" * 64)
+        root = Path("/data/sets")
+        assert root in (root / file.path).resolve().parents
+        assert ".." not in file.path.split("/")
+
+
+@ANY
+@given(st.dictionaries(st.text(LETTERS, min_size=1, max_size=3), st.text("0123456789abcdef", min_size=64, max_size=64)))
+def test_the_checksum_of_several_files_knows_names_and_contents_and_no_order(checksums):
+    found = store.sha256_of_lines(checksums)
+    assert found == store.sha256_of_lines(dict(reversed(checksums.items())))
+    if len(checksums) > 1 and len(set(checksums.values())) > 1:
+        first, *others = checksums.values()
+        swapped = dict(zip(checksums, [*others, first]))
+        assert (found == store.sha256_of_lines(swapped)) == (swapped == checksums)
+
+
 NAMES = st.sampled_from(("D00", "D10", "クラック", "a & b"))
 BOXES = st.lists(st.tuples(NAMES, *[st.integers(0, 500)] * 4), max_size=4)
 
@@ -215,7 +289,6 @@ def test_boxes_are_read_as_they_were_written_and_noise_is_a_value_error(boxes, n
 
 FLOATS = st.floats(-1e6, 1e6, allow_subnormal=False)
 PLAIN = st.integers(-99, 99) | FLOATS | st.booleans() | st.none() | st.text(max_size=5)
-LETTERS = st.sampled_from(string.ascii_lowercase)
 DATA = st.recursive(
     PLAIN,
     lambda part: st.lists(part, max_size=3) | st.dictionaries(LETTERS, part, max_size=3),
