@@ -87,7 +87,7 @@ def _case(site: Site, stem: str, paper: claims.Paper, claim: str, arm: str, reco
         "verdict": verdict.verdict,
         "never": rule.never,
         "inapplicable": rule.not_applicable(told),
-        "because": rule.because or "",
+        "because": site.say(rule.because or ""),
         "elsewhere": elsewhere,
         "enough": rule.enough if rule.conditions else 0,
         "partly_at": rule.partly_at,

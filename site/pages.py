@@ -207,6 +207,7 @@ _PHRASES = (  # of the tables that `report` makes
     (r"open: ", "open: "),
     (r"too few cases", "too few cases"),
     (r"the network has not learned it", "the network has not learned it"),
+    (r"not defined", "not defined"),
 )
 
 
@@ -214,6 +215,8 @@ def _in_words(site: Site, text: str) -> str:
     """A cell of the table in the site's language; numbers and names stay as they are."""
     text = re.sub(r"(?<=\w)_(?=\w)", " ", text) if "seed" in text else text
     if site.language != "en":
+        ceiling, because = "at most partly: ", site.say(text.removeprefix("at most partly: "))
+        text = f"{site.say(ceiling)}{because}" if text.startswith(ceiling) else because
         for pattern, words in _PHRASES:
             text = re.sub(pattern, lambda found, words=words: site.say(words).format(*found.groups()), text)
     return text

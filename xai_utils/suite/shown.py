@@ -24,8 +24,8 @@ VERDICTS_JA = {
     "partly": "部分的に再現された",
     "not reproduced": "再現されなかった",
     "not comparable": "比較できない",
-    "not tested": "検証できない",
-    "undecided": "決められない",
+    "not tested": "検証していない",
+    "undecided": "どちらとも言えない",
 }
 _COLUMNS = ("claim", "the paper", "this run", "standard", "verdict", "why")
 
