@@ -17,7 +17,7 @@ from xai_utils.suite.findings import FindingError
 from xai_utils.suite.rules import VERDICTS
 from xai_utils.suite.shown import figure_path
 
-GUIDES = ("running", "own_images", "own_data", "own_model", "torchvision", "findings", "add_a_paper", "promises")
+GUIDES = ("running", "own_images", "own_model", "torchvision", "findings", "add_a_paper", "promises")
 API = {"explain": "Explainers", "metrics": "Metrics and statistics", "models": "Models"}
 WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # a page whose table or widget needs the whole width
 Anchors = dict[str, dict[str, list[str]]]  # paper → claim → anchors on its page

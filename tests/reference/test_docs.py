@@ -24,7 +24,7 @@ RESHAPES = {
 
 def test_every_line_of_code_runs_and_gives_maps_of_the_images_size():
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 11
     torch.manual_seed(0)
     names = {}
     for block in blocks:

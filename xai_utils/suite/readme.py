@@ -95,8 +95,9 @@ def _headline(
         return ""
     theirs = [f"paper {report.printed(v)}, ours " for v in paper.values if v.id == entry.metric]
     scale = f"{found[0].subject['dataset']}, {len(found)} seed{'s' * (len(found) > 1)}"
-    if theirs and verdicts.get((".".join(entry.metric.split(".")[:2]), entry.arm)) == "not comparable":
-        scale += "; not comparable"
+    verdict = verdicts.get((".".join(entry.metric.split(".")[:2]), entry.arm))
+    if verdict == "not tested" or (theirs and verdict == "not comparable"):
+        scale += f"; {verdict}"
     return f"{entry.says}: {''.join(theirs)}{report.number(ours.value, ours.std, ours.unit)} ({scale})"
 
 
