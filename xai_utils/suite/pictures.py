@@ -34,14 +34,17 @@ def small(png: bytes) -> bytes:
     return min(buffer.getvalue(), png, key=len)
 
 
-def narrow(path: Path, widest: int) -> bytes:
-    """A picture file as PNG with `COLOURS` colours, at most `widest` pixels wide."""
+def narrow(path: Path, widest: int, heaviest: int | None = None) -> bytes:
+    """A picture file as PNG, at most `widest` pixels wide, in `COLOURS` colours, or fewer if over `heaviest` bytes."""
     with Image.open(path) as image:
         picture = image.convert("RGB")
     if picture.width > widest:
         picture = picture.resize((widest, round(picture.height * widest / picture.width)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    for colours in (COLOURS, COLOURS // 2, COLOURS // 4):
+        buffer = io.BytesIO()
+        picture.quantize(colours, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+        if heaviest is None or buffer.tell() <= heaviest:
+            break
     return buffer.getvalue()
 
 

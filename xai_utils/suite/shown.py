@@ -15,7 +15,7 @@ from xai_utils.suite import claims, findings, pictures, report, wording
 from xai_utils.suite.findings import Language, Source
 from xai_utils.suite.over_seeds import OverSeeds
 
-WIDEST = 900  # pixels of a standard figure in a notebook
+WIDEST, HEAVIEST = 900, 110_000  # pixels and bytes of a standard figure in a notebook
 ROWS = 8  # of the closing table in the text; the others are folded
 _SAYS = {"en": "The standard runs say", "ja": "標準実行の結果"}
 _SEEDS = {"en": "{} seeds", "ja": "{}シード"}
@@ -137,7 +137,7 @@ def _picture(entry: findings.Finding, paper: str, source: Source) -> bytes:
     path = figure_path(entry, paper, source)
     if not path.is_file():
         raise findings.FindingError(f"{findings.FILE} names the figure {entry.figure.name}, and there is no {path}")
-    return pictures.narrow(path, WIDEST)
+    return pictures.narrow(path, WIDEST, HEAVIEST)
 
 
 # the table at the end of a notebook ---------------------------------------------------------------------------
