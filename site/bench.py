@@ -67,8 +67,14 @@ def _case(site: Site, stem: str, paper: claims.Paper, claim: str, arm: str, reco
         told.get(name, "main" if name == "arm" else None) not in allowed for name, allowed in rule.comparable.items()
     )
     verdict = paper.judge(claim, metrics, told)
-    alone = aggregate(records)
-    pooled = [name for name in names if name in metrics and alone.get(name) != metrics[name]]
+    left_out = [None, *range(len(records) if len(records) > 1 else 0)]  # a seed without its arrays may be the one
+    alone = [aggregate([one for place, one in enumerate(records) if place != out]) for out in left_out]
+    whole = [merged(site.source, stem, arm, claim, out) for out in left_out]
+    pooled = [
+        name
+        for name in names
+        if name in metrics and any(one.get(name) != all_[name] for one, all_ in zip(alone, whole))
+    ]
     return {
         "id": claim,
         "key": claim if len(rule.arms) == 1 else f"{claim}@{arm}",
