@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xai_utils import suite
-from xai_utils.suite import batch, claims, readme, report, weights
+from xai_utils.suite import batch, claims, readme, report
 from xai_utils.suite.run import SIZE_LIMIT
 
 ROOT = Path(__file__).parents[3]
@@ -72,14 +72,11 @@ def test_each_executed_notebook_ran_to_its_end_and_names_no_machine(paper):
     assert [f"{name}: {fault}" for name, path in kept.items() for fault in faults_of_a_notebook(path)] == []
 
 
-def test_the_results_weigh_at_most_45_mb_besides_the_networks_which_have_a_limit_of_their_own():
+def test_the_results_weigh_at_most_45_mb():
     listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("no git checkout: what is committed cannot be told from what is not")
-    weighed = {name: (ROOT / name).stat().st_size for name in listed.stdout.split("\0") if name}
-    networks = sum(size for name, size in weighed.items() if name.startswith("results/weights/"))
-    assert sum(weighed.values()) - networks <= 45_000_000
-    assert networks <= weights.LIMIT
+    assert sum((ROOT / name).stat().st_size for name in listed.stdout.split("\0") if name) <= 45_000_000
 
 
 def test_every_notebook_has_three_seeds_of_its_first_arm():
