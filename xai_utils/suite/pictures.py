@@ -2,7 +2,8 @@
 
     python -m xai_utils.suite.pictures NOTEBOOK …
 
-notebooks/clean calls it. A second time changes nothing. The figures beside a record stay as they were drawn.
+notebooks/clean calls it. A second time changes nothing. It leaves the figures beside a
+record as they were drawn.
 """
 
 from __future__ import annotations
