@@ -73,7 +73,7 @@ def _case(site: Site, stem: str, paper: claims.Paper, claim: str, arm: str, reco
     pooled = [
         name
         for name in names
-        if name in metrics and any(one.get(name) != all_[name] for one, all_ in zip(alone, whole))
+        if name in metrics and any(one.get(name) != every[name] for one, every in zip(alone, whole))
     ]
     return {
         "id": claim,
