@@ -195,29 +195,6 @@ def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int, peak: float) -
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=total_steps)
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the model's state dict to `path`, whole or not at all; OSError says why it cannot be written."""
-    _write(model.state_dict(), Path(path))
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a state dict into `model`; ValueError names tensors that differ, FileNotFoundError a missing file."""
-    state, own = _read(Path(path)), model.state_dict()
-    there, here = ({name: tuple(getattr(v, "shape", ())) for name, v in d.items()} for d in (state, own))
-    differ = [
-        f"{name}: {there.get(name, 'absent')} in the file, {here.get(name, 'absent')} in the model"
-        for name in here | there
-        if there.get(name) != here.get(name)
-    ]
-    if differ:
-        raise ValueError(
-            f"{path} does not fit this {type(model).__name__}; {len(differ)} tensors differ: "
-            f"{'; '.join(differ[:3])}. Build the model with the sizes that the file was trained with "
-            "(latent_dim, number of classes, widths …), or train again"
-        )
-    model.load_state_dict(state)
-
-
 def _check(
     settings: dict[str, Any], model: nn.Module, data: Dataset, validation: Dataset | None, device: torch.device
 ) -> None:

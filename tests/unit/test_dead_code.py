@@ -22,8 +22,6 @@ KEPT = {
     "profile_table": "the table of records for `report` (current as made, or by equivalence), issue 19",
     "paired_interval": "paired statistics over images for `report`, issue 19",
     "bootstrap_seeds_images": "paired statistics over seeds and images for `report`, issue 19",
-    "save_weights": "small trained networks under results/weights, an open issue",
-    "load_weights": "small trained networks under results/weights, an open issue",
     "unpack": "prepared archives unpacked once, an open issue",
     "competent": "the notebooks ask it before they draw maps, with their next runs, issue 22",
     "warning": "what the notebooks then write over the maps, issue 22",

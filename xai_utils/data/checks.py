@@ -22,6 +22,8 @@ from xai_utils.data.surveys import Survey
 
 DRAFT = 64  # side for which a JPEG is decoded where only its looks are asked for
 FEW = 30  # images of a class in all, below which figures are hardly more than anecdotes
+SPECK = 4  # pixels that an image has on each side, at least
+NEAR_ONE = (0.05, 5.0)  # where the largest absolute target should lie: networks start from about 1
 BITS = (8, 10, 12, 14, 16)  # of the cameras whose pixels come in 16-bit files
 SHAPES = 0.9  # share of the images that the aspect ratio alone would tell the class of
 Level = Literal["refused", "look", "note"]
@@ -111,8 +113,8 @@ def check(
     if groups is None:
         findings += _near_duplicates(survey, split, looks)
     else:
-        findings.append(Finding("note", f"{len(set(groups))} groups of images, none in two of train, val and test"))
-    findings += _depths(looks) + _turned(survey, looks) + _masks(survey, marks, size, fit)
+        findings.append(_groups(survey, groups))
+    findings += _specks(looks) + _depths(looks) + _turned(survey, looks) + _masks(survey, marks, size, fit)
     findings += _counts(survey, split) + _shapes(survey, looks)
     return Check(_table(survey, split, looks, marks), findings, looks)
 
@@ -209,6 +211,19 @@ def _pairs(survey: Survey, pairs: Sequence[Sequence[int]], sign: str = "=") -> s
     return short([f" {sign} ".join(survey.ids[row] for row in rows[:2]) for rows in pairs], 2)
 
 
+def _groups(survey: Survey, groups: np.ndarray) -> Finding:
+    number = len(set(groups))
+    if number == len(survey.ids):
+        return Finding("look", "each image is a group of its own by the rule, which joins none", "another rule?")
+    return Finding("note", f"{number} groups of images, none in two of train, val and test")
+
+
+def _specks(looks: dict[str, Look]) -> list[Finding]:
+    small = [name for name, look in looks.items() if min(look.width, look.height) < SPECK]
+    text = f"{len(small)} images have fewer than {SPECK} pixels on a side: {short(small)}"
+    return [Finding("refused", text, "remove them")] if small else []
+
+
 def _depths(looks: dict[str, Look]) -> list[Finding]:
     deep = {name: look.deepest for name, look in looks.items() if look.deepest}
     if not deep:
@@ -275,6 +290,10 @@ def _counts(survey: Survey, split: Sequence[str]) -> list[Finding]:
         if not (targets < 0).any() or not (targets > 0).any():
             sign = "negative" if not (targets < 0).any() else "positive"
             found.append(Finding("note", f"no target is {sign}: what is said of {sign} targets will be not defined"))
+        largest = float(np.abs(targets).max())
+        if largest and not NEAR_ONE[0] <= largest <= NEAR_ONE[1]:
+            text = f"targets lie from {targets.min():g} to {targets.max():g}, and networks start from about −1 to 1"
+            found.append(Finding("look", text, f"divide them by {largest:g} in the list"))
         if len(np.unique(targets)) == 1:
             found.append(Finding("refused", f"all targets are {targets[0]:g}: there is nothing to learn"))
         return found

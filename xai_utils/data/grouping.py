@@ -41,10 +41,10 @@ def groups_of(rule: str, ids: Sequence[str], root: Path) -> np.ndarray | None:
         return None
     if rule.lower().endswith(".csv"):
         found = _listed(root / rule, ids)
-    elif rule.startswith("prefix:"):
-        if not re.fullmatch(r"prefix:[1-9]\d*", rule):
-            raise ValueError(f"groups is {rule!r}, expected {RULES}")
+    elif re.fullmatch(r"prefix:[1-9]\d*", rule):
         found = [PurePosixPath(name).name[: int(rule[7:])] for name in ids]
+    elif re.fullmatch(r"prefix\W*\d*", rule):
+        raise ValueError(f"groups is {rule!r}, expected {RULES}")
     else:
         found = _matched(rule, ids)
     return np.array(found)
@@ -68,7 +68,15 @@ def _listed(path: Path, ids: Sequence[str]) -> list[str]:
     if not path.is_file():
         raise ValueError(f"groups: {path} does not exist; expected {RULES}")
     _, rows = rows_of_csv(path, (["file", "group"],))
-    known = {unicodedata.normalize("NFC", name): group for _, (name, group) in rows}
+    known: dict[str, str] = {}
+    there = set(ids)
+    for number, (written, group) in rows:
+        name = unicodedata.normalize("NFC", written)
+        if name not in there:
+            raise ValueError(f"{path}, line {number}: there is no image {name!r} below {path.parent}")
+        if name in known:
+            raise ValueError(f"{path}, line {number}: {name!r} has a group already; give each image one line")
+        known[name] = group
     if lacking := [name for name in ids if name not in known]:
         raise ValueError(f"{path}: {len(lacking)} images have no group, {lacking[0]!r} among them; add a line for each")
     return [known[name] for name in ids]
@@ -116,8 +124,9 @@ def rows_of_csv(path: Path, headers: Sequence[list[str]]) -> tuple[list[str], li
 def grouped_split(labels: Sequence[int], groups: Sequence[str], *, seed: int) -> np.ndarray:
     """A split 70 / 10 / 20 that divides no group, by nothing but the groups' names and the seed.
 
-    Class by class (a group counts for its most frequent one) the groups come in the order of sha256("<seed>/<group>"):
-    the first three go to train, test and val, each further one to where most images are lacking.
+    Class by class (a group counts for its most frequent one, the first of several) the groups come in the order of
+    sha256("<seed>/<group>"): the first three go to train, test and val, each further one to where most images are
+    lacking.
 
     Returns:
         (N,) array of "train" / "val" / "test".
@@ -127,7 +136,7 @@ def grouped_split(labels: Sequence[int], groups: Sequence[str], *, seed: int) ->
         counts[group][label] += 1
     of_class = defaultdict(list)
     for group in sorted(counts, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()):
-        of_class[counts[group].most_common(1)[0][0]].append(group)
+        of_class[max(sorted(counts[group]), key=counts[group].__getitem__)].append(group)
     place = {}
     for own in of_class.values():
         total, have = sum(counts[group].total() for group in own), dict.fromkeys(SPLITS, 0)

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xai_utils.data.masks import stem
 from xai_utils.data.pictures import SUFFIXES, name_of
 
-MASKS = ("masks", "mask", "ground_truth", "gt", "labels", "annotations")  # usual names of a folder of masks
 NORMAL = (  # usual names of a class without a defect, in small letters; the first three are those of surface_defects
     "normal", "normal_scratch", "normal_dirt", "good", "ok", "fine", "healthy", "intact", "sound", "none", "no_defect",
     "no_defects", "defect_free", "non_defective", "no_crack", "uncracked", "negative",
@@ -77,20 +75,6 @@ def _walk(folder: Path, found: Listing, above: tuple[str, ...]) -> None:
         if name in part:
             found.twice.append(name)
         part[name] = path
-
-
-def mirrors(files: Listing, folder: str, others: Iterable[str]) -> bool:
-    """Whether a folder right below the root looks like one of masks: its images are named as those of the others.
-
-    Every path below it is one of an image beside it (masks/crack/1.png and crack/1.jpg); or it is flat, is called as
-    such folders usually are, and every name in it is one of an image.
-    """
-    inner = {stem(name[len(folder) + 1 :]) for name in files.below(folder)}
-    if any("/" in name for name in inner):
-        return inner <= {stem(name) for name in others}
-    if inner and folder.lower() in MASKS:
-        return inner <= {stem(name).rpartition("/")[2] for name in others}
-    return False
 
 
 def short(names: Iterable[str] | Mapping[str, object], most: int = 3) -> str:

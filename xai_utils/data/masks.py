@@ -11,8 +11,11 @@ from xai_utils.data import pictures
 
 HOW = (
     "expected two: 0 outside, one other value inside. To make such masks: "
-    "Image.fromarray(np.where(np.isin(np.asarray(Image.open(FILE)), [VALUES INSIDE]), 255, 0).astype(np.uint8))"
+    "Image.fromarray(np.where({}, 255, 0).astype(np.uint8))"
 )
+GREYS = HOW.format("np.isin(np.asarray(Image.open(FILE)), [VALUES INSIDE])")
+COLOURS = HOW.format('(np.asarray(Image.open(FILE).convert("RGB")) == [R, G, B]).all(2)')
+OPAQUE = HOW.format('np.asarray(Image.open(FILE).convert("RGBA"))[..., 3] > 0')
 
 
 def read_mask(path: Path, image: Path) -> np.ndarray:
@@ -45,13 +48,14 @@ def read_mask(path: Path, image: Path) -> np.ndarray:
             "expected the same"
         )
     if upright.has_transparency_data and upright.convert("RGBA").getextrema()[3][0] < 255:
-        raise ValueError(f"mask {path} is transparent in part, {HOW}")
+        raise ValueError(f"mask {path} is transparent in part, {OPAQUE}")
     values, inside = _values(upright)
     others = [value for value in values if value != "0"]
     if len(others) > 1:
         shown = ", ".join(values[:5]) + (f" … ({len(values)} in all)" if len(values) > 5 else "")
         jpeg = "; a JPEG's are blurred, save masks as PNG" if stored.format == "JPEG" else ""
-        raise ValueError(f"mask {path} holds the values {shown}, {HOW}{jpeg}")
+        how = COLOURS if any(value.startswith("(") for value in values) else GREYS
+        raise ValueError(f"mask {path} holds the values {shown}, {how}{jpeg}")
     return inside
 
 

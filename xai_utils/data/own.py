@@ -11,6 +11,9 @@ from xai_utils.data.surveys import Survey, root_of, split_of, survey_classes, su
 
 PAPERS = range(1, 6)
 SIZES = {1: 28, 2: 32, 3: 64, 4: 64, 5: 64}  # px, of the notebooks' own defaults
+SIDES = {1: (28, 28), 2: (8, 1024), 3: (32, 1024), 4: (16, 1024), 5: (32, 1024)}  # px that the notebooks take
+LIST = "targets.csv"  # of a regression, as notebook 02 reads it
+IN_NO_FOLDER = f"Papers 1, 3, 4 and 5 take one folder for each class; paper 2 images and {LIST}, lines of file,target"
 PER_CLASS = 30  # training images of each class that notebook 04 takes at quick
 
 
@@ -41,9 +44,9 @@ def check_folder(
     """
     root, number = root_of(Path(folder).absolute() if folder else ""), paper_number(paper)
     check_fit(fit)
-    refused: list[Finding] = []
+    refused = _not_asked(number, masks, targets, size)
     flat = not any(path.is_dir() and path.name != masks for path in root.iterdir())
-    listed = targets or ("targets.csv" if number == 2 or (number is None and flat) else None)
+    listed = targets or (LIST if number == 2 or (number is None and flat and (root / LIST).is_file()) else None)
 
     def surveyed(masks: str | None) -> Survey:
         return survey_targets(root, listed, masks) if listed else survey_classes(root, masks)
@@ -56,7 +59,10 @@ def check_folder(
         except (ValueError, FileNotFoundError) as error:
             refused.append(Finding("refused", str(error)))
     if survey is None:
+        refused += [Finding("refused", IN_NO_FOLDER)] * (flat and number is None)
         return Check(None, list(dict.fromkeys(refused)))
+    if refused and masks and not survey.masks_root:  # they were asked for: no advice to use them
+        survey.aside = [text for text in survey.aside if not text.endswith(f"-p masks {masks}")]
     try:
         split, owners = split_of(survey, groups, 0)
     except ValueError as error:
@@ -64,6 +70,20 @@ def check_folder(
         split, owners = np.array([part or "train" for part in survey.given]), None
     found = check(survey, split.tolist(), owners, size=size or SIZES.get(number, 64), fit=fit)
     found.findings = refused + found.findings + asked_by(number, survey, split)
+    return found
+
+
+def _not_asked(number: int | None, masks: str | None, targets: str | None, size: int | None) -> list[Finding]:
+    """What was named and the paper's notebook has no parameter for, or not this value."""
+    found = []
+    if number == 1 and masks:
+        found.append(Finding("refused", "paper 1 takes no masks", "leave them out; their folder is no class"))
+    if number == 2 and targets not in (None, LIST):
+        found.append(Finding("refused", f"notebook 02 reads its targets from {LIST}, not {targets}", "rename the file"))
+    least, most = SIDES.get(number, (1, 1024))
+    if size is not None and not least <= size <= most:
+        takes = f"{least} pixels" if least == most else f"{least} to {most} pixels"
+        found.append(Finding("refused", f"size is {size} pixels; paper {number} takes images of {takes} a side"))
     return found
 
 
@@ -83,6 +103,9 @@ def asked_by(number: int | None, survey: Survey, split: np.ndarray) -> list[Find
     if number == 3:
         fine = [name for name in names if name.lower() in NORMAL]
         text = f"classes without a defect, by their names: {', '.join(fine) or 'none'}"
+        if len(fine) == len(names):
+            remedy = 'a folder of images with defects, or -p normal "name, name"'
+            return [Finding("refused", f"all classes ({', '.join(fine)}) are without a defect by their names", remedy)]
         return [Finding("note" if fine else "look", text, 'other ones: -p normal "name, name"; none: -p normal ""')]
     if number == 4:
         few = [name for label, name in enumerate(names) if _trained(survey, split, label) < PER_CLASS]

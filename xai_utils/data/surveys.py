@@ -11,7 +11,8 @@ import numpy as np
 from xai_utils.data import store
 from xai_utils.data.grouping import divided, grouped_split, groups_of, rows_of_csv
 from xai_utils.data.imageset import SPLITS, stratified_split
-from xai_utils.data.listing import SETTINGS, Listing, listing, mirrors, short
+from xai_utils.data.layouts import masks_among, mirrors, misnamed_splits, of_one_name
+from xai_utils.data.listing import SETTINGS, Listing, listing, short
 from xai_utils.data.masks import is_flat, masks_of, stem
 from xai_utils.data.pictures import SUFFIXES
 
@@ -58,13 +59,15 @@ def root_of(folder: str | Path) -> Path:
         raise ValueError("folder is empty: name the folder of your images, such as -p folder /path/to/images")
     root = store.resolve(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"image folder {root} does not exist, or is not a folder")
+        where = "" if Path(folder).expanduser().is_absolute() else "; a relative path counts from the repository"
+        raise FileNotFoundError(f"image folder {root} does not exist, or is not a folder{where}")
     return root
 
 
 def survey_classes(root: Path, masks: str | None) -> Survey:
     """A folder with a folder per class, or with train, val and test which have them; see `folder.load_folder`."""
     found = listing(root)
+    misnamed_splits(found, masks)
     given = [part for part in SPLITS if part in found.folders]
     if given and "train" not in given:
         raise ValueError(f"{root} has {' and '.join(given)} but no train folder")
@@ -75,12 +78,22 @@ def survey_classes(root: Path, masks: str | None) -> Survey:
     names = _class_names(survey, tops)
     rows = []  # (split or "", label, name), classes in turn
     for top in tops:
-        classes = [[(top, label, n) for n in found.below(f"{top}/{name}" if top else name)] for label, name in names]
+        classes = [
+            [(top, label, n) for n in _of_class(survey, f"{top}/{name}" if top else name)] for label, name in names
+        ]
         for (_, name), own in zip(names, classes, strict=True):
-            if not own and (top in ("", "train") or "/".join(filter(None, (top, name))) in found.folders):
+            if own:
+                continue
+            if "/".join(filter(None, (top, name))) in found.folders:
                 raise ValueError(
                     f"class folder {root / top / name} holds no images ({', '.join(sorted(SUFFIXES))}); "
                     "put some there, or remove the folder"
+                )
+            if top == "train":
+                raise ValueError(
+                    f"class {name!r} has no folder in {root / top}: a network cannot learn a class that it is shown no "
+                    f"images of. Put some there, or give the classes without the folders {' and '.join(tops)}, as "
+                    "<class>/*.png, and the suite splits them"
                 )
         rows += [row for row in chain.from_iterable(zip_longest(*classes)) if row]
     survey.given, survey.labels, survey.ids = (list(column) for column in zip(*rows, strict=True))
@@ -89,6 +102,27 @@ def survey_classes(root: Path, masks: str | None) -> Survey:
     if survey.masks_root:
         _take_masks(survey)
     return survey
+
+
+def _of_class(survey: Survey, folder: str) -> list[str]:
+    """The images below the folder of a class; masks among them, by their names, are left out aloud, or asked about."""
+    names = list(survey.found.below(folder))
+    masks = masks_among(folder, names)
+    for place, some in masks.items():
+        survey.aside.append(
+            f"{len(some)} files in {place}/ are masks by their names ({short(some, 1)}) and no images of a class; "
+            f"to use them: move them to <masks>/{folder}/, named as their images, and pass -p masks <masks>"
+        )
+    names = sorted(set(names).difference(*masks.values()))
+    if twins := [group for group in of_one_name(names) if len(group) > 1]:
+        text = f"pairs of images of one name, {' and '.join(n.rpartition('/')[2] for n in twins[0][:2])} for one"
+        if len(twins) > len(names) / 4:
+            raise ValueError(
+                f"class folder {survey.root / folder} holds {len(twins)} {text}. If one of each is the other's mask, "
+                f"move it to <masks>/{folder}/ and pass -p masks <masks>; if not, rename one"
+            )
+        survey.aside.append(f"{folder}/ holds {len(twins)} {text}: is one the other's mask?")
+    return names
 
 
 def _class_names(survey: Survey, tops: list[str]) -> list[tuple[int, str]]:
@@ -104,8 +138,12 @@ def _class_names(survey: Survey, tops: list[str]) -> list[tuple[int, str]]:
         if beside := sorted(top_folders - set(SPLITS)):
             survey.aside.append(f"folders beside {' and '.join(tops)} are not read: {short(beside)}")
     if len(names) < 2:
+        inner = sum(name.count("/") == 1 and name.partition("/")[0] in names for name in found.folders)
+        shown = f" ({', '.join(names)})" * bool(names)
+        meant = f"; did you mean {root / names[0]}?" if names and tops == [""] and inner > 1 else ""
         raise ValueError(
-            f"{root} has {len(names)} class folders ({', '.join(names)}), expected two or more: <class>/*.png"
+            f"{root} has {len(names)} class folders{shown}, expected two or more, one folder "
+            f"for each class: <class>/*.png{meant}"
         )
     if loose := [name for name in found.images if name.rpartition("/")[0] in tops]:
         survey.aside.append(f"{len(loose)} images lie in no class folder: {short(loose)}")
@@ -118,8 +156,9 @@ def _no_classes(survey: Survey, folders: set[str]) -> Iterator[str]:
     for name in sorted(folders):
         others = [image for image in found.images if not image.startswith(f"{name}/")]
         lists = [path for other, path in found.others.items() if other.startswith(f"{name}/")]
-        if mirrors(found, name, others):
-            text = f"folder {name}/ holds masks by its names and is no class; to use them: -p masks {name}"
+        if (lone := mirrors(found, name, others)) is not None:
+            more = f" ({lone} of its {len(found.below(name))} files belongs to no image)" * bool(lone)
+            text = f"folder {name}/ holds masks by its names and is no class{more}; to use them: -p masks {name}"
         elif not found.below(name) and lists and {path.suffix.lower() for path in lists} <= SETTINGS:
             text = f"folder {name}/ holds no images, only {short(path.name for path in lists)}"
         else:
@@ -241,7 +280,7 @@ def _target_rows(survey: Survey, path: Path, images: dict[str, Path]) -> dict[st
     missing = [name for name in images if name not in rows]
     for folder in sorted({name.partition("/")[0] for name in missing if "/" in name}):
         inside = survey.found.below(folder)
-        if set(inside) <= set(missing) and mirrors(survey.found, folder, rows):
+        if set(inside) <= set(missing) and mirrors(survey.found, folder, rows) is not None:
             missing = [name for name in missing if name not in inside]
             survey.aside.append(f"folder {folder}/ holds masks by its names; to use them: -p masks {folder}")
     if missing:

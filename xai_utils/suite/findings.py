@@ -88,6 +88,7 @@ class Finding(Strict):
     """What the standard runs say about one claim; the first sentence is the reason for the verdict in one line."""
 
     arm: str
+    data: str = ""  # what the images are, where the data set's name does not say it
     figure: Picture | None = None
     sentences: list[Sentence] = Field(min_length=1)
 

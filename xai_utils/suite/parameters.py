@@ -323,12 +323,13 @@ def _validated(paper: str, known: Mapping[str, Parameter], names: Mapping[str, A
             continue
         shown = f"{name} = {given[name]!r:.80} ({type(given[name]).__name__})"
         if kind == "extra_forbidden":
-            closest = difflib.get_close_matches(name, known, 1, 0.0)[0]
+            closest = difflib.get_close_matches(name, known, 1)
+            like = f"; the closest is {closest[0]!r}" if closest else ""
             own = given[name] == "folder" and "folder" in known  # dataset, source: each paper has its own word
             hint = (
                 "your own images are read from -p folder /path/to/images alone" if own else "rename it or leave it out"
             )
-            problems.append(f"{shown}: no such parameter; the closest is {closest!r}. {hint[0].upper()}{hint[1:]}.")
+            problems.append(f"{shown}: no such parameter{like}. {hint[0].upper()}{hint[1:]}.")
             continue
         problems.append(f"{shown}: expected {known[name].expected()}. Change it.")
         if known[name].kind == "str" and not known[name].many and isinstance(given[name], int | float | bool | None):

@@ -6,6 +6,7 @@ that the kernel should run in. ``notebooks/run`` reads them.
 """
 
 import base64
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from xai_utils.data.surveys import root_of
 from xai_utils.suite import parameters
 from xai_utils.suite.record import run_folder
 
@@ -109,6 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         standing = parameters.planned(paper, profile, arm)
         names = {name: standing[name] for name in known.parameters} | mine | {"seed": _typed(seed)}
         found = parameters.resolve(paper, names, mine)
+        if "folder" in mine:
+            root_of(mine["folder"])
+        if (name := os.environ.get("XAI_NAME")) and not found.overrides:
+            raise ValueError(f"XAI_NAME is {name!r} and names runs with values of your own, but none was passed")
         print(run_folder(profile, paper, arm, found.values["seed"], bool(found.overrides)))
         print(*mine)
         print(sys.prefix)

@@ -14,6 +14,7 @@ from xai_utils.metrics.statistics import Estimate
 from xai_utils.suite import claims, findings, pictures, report, wording
 from xai_utils.suite.findings import Language, Source
 from xai_utils.suite.over_seeds import OverSeeds
+from xai_utils.suite.record import Record
 
 WIDEST, HEAVIEST = 900, 110_000  # pixels and bytes of a standard figure in a notebook
 ROWS = 8  # of the closing table in the text; the others are folded
@@ -118,8 +119,11 @@ def _rests_on(claim: str, entry: findings.Finding, paper: str, language: Languag
     records = source.records(paper, entry.arm, claim)
     verdict = _standard_verdict(claim, entry.arm, paper, source)
     told = VERDICTS_JA.get(verdict, verdict) if language == "ja" else verdict
-    data = records[0].subject["dataset"].replace("_", " ")
-    return ", ".join([data, _SEEDS[language].format(len(records)), told])
+    return ", ".join([_data(entry, records), _SEEDS[language].format(len(records)), told])
+
+
+def _data(entry: findings.Finding, records: Sequence[Record]) -> str:
+    return entry.data or records[0].subject["dataset"].replace("_", " ")
 
 
 def _standard_verdict(claim: str, arm: str, paper: str, source: Source) -> str:
@@ -213,7 +217,7 @@ def _row(
         return (words, paper_says, this_run, "no current record", verdict, "—")
     over = source.metrics(paper, entry.arm).get(number.metric) if number else None
     records = source.records(paper, entry.arm, name)
-    rests = f"({records[0].subject['dataset'].replace('_', ' ')}, {len(records)} seeds)"
+    rests = f"({_data(entry, records)}, {len(records)} seeds)"
     standard = wording.minus(report.number(over.value, over.std, over.unit)) if over else "—"
     told = _standard_verdict(name, entry.arm, paper, source)
     why = findings.tell(name, entry, paper, "en", source)[0]

@@ -415,7 +415,7 @@ def test_rules_for_groups(tmp_path, rule):
     ],
 )
 def test_a_rule_that_does_not_fit_is_named(tmp_path, rule, text):
-    (tmp_path / "part.csv").write_text("file,group\nc.png,1\n")
+    (tmp_path / "part.csv").write_text("file,group\n")
     (tmp_path / "other.csv").write_text("name,group\na/b.png,1\n")
     with pytest.raises(ValueError, match=text):
         groups_of(rule, ["a/b.png"], tmp_path)
@@ -435,6 +435,13 @@ def test_a_split_divides_no_group_and_every_class_is_everywhere(seed):
     order = rng.permutation(len(groups))
     again = grouped_split([labels[i] for i in order], [groups[i] for i in order], seed=seed)
     assert again.tolist() == split[order].tolist()
+
+
+def test_the_order_of_the_images_moves_none_into_another_split():
+    """Also where a group has as many images of one class as of another."""
+    labels, groups = [0, 1] * 20 + [0, 0] * 20, [f"g{i // 2}" for i in range(80)]
+    straight = grouped_split(labels, groups, seed=1)
+    assert grouped_split(labels[::-1], groups[::-1], seed=1)[::-1].tolist() == straight.tolist()
 
 
 def test_groups_hold_for_both_kinds_of_folders(tmp_path):

@@ -1,0 +1,312 @@
+"""Folders as people have them: laid out, named, listed or asked for in another way than the suite expects."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from test_own_folder import found, grain, line, make, one, save
+
+from xai_utils.data import load
+from xai_utils.data.grouping import groups_of
+from xai_utils.data.own import SIDES, check_folder
+from xai_utils.data.surveys import survey_classes
+
+ROOT = Path(__file__).parents[3]
+
+
+def ids(folder, masks=None):
+    return survey_classes(folder, masks).ids
+
+
+def move(folder, pattern, to):
+    """Move what fits a pattern; `to` makes the new path below the folder of the old one."""
+    for path in sorted(folder.glob(pattern)):
+        target = folder / to(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
+# --- masks where images are expected ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["masks", "Mask", "ground_truth", "gt", "labels"])
+def test_masks_below_their_class_are_no_images_of_it(tmp_path, name):
+    folder = make(tmp_path)
+    move(folder, "masks/crack/*.png", lambda path: f"crack/{name}/{path.name}")
+    (folder / "masks/crack").rmdir()
+    (folder / "masks").rmdir()
+    assert len(ids(folder)) == 20
+    assert not any(name in path for path in ids(folder))
+    assert one(found(folder, None), f"10 files in crack/{name}/ are masks by their names", "<masks>/crack/")
+
+
+def test_masks_and_images_in_two_folders_of_each_class(tmp_path):
+    folder = make(tmp_path)
+    move(folder, "masks/crack/*.png", lambda path: f"crack/masks/{path.name}")
+    move(folder, "crack/*.png", lambda path: f"crack/images/{path.name}")
+    (folder / "masks/crack").rmdir()
+    (folder / "masks").rmdir()
+    assert sorted(ids(folder))[:2] == ["crack/images/00.png", "crack/images/01.png"]
+    assert len(ids(folder)) == 20
+
+
+def test_a_folder_of_a_class_that_holds_other_images_is_read(tmp_path):
+    folder = make(tmp_path, masks=False)
+    for i in range(10):
+        save(folder / f"crack/labels/parcel {i}.png", grain(500 + i))
+    assert len(ids(folder)) == 30
+
+
+@pytest.mark.parametrize("ending", ["_mask", "-mask", "_gt", "_label", "_seg", ".mask", "_GT", " mask"])
+def test_masks_beside_their_images_are_no_images(tmp_path, ending):
+    folder = make(tmp_path)
+    move(folder, "masks/crack/*.png", lambda path: f"crack/{path.stem}{ending}.png")
+    (folder / "masks/crack").rmdir()
+    (folder / "masks").rmdir()
+    assert len(ids(folder)) == 20
+    assert one(found(folder, None), "10 files in crack/ are masks by their names", f"00{ending}.png", "<masks>/crack/")
+
+
+def test_a_name_that_ends_so_without_its_image_is_an_image(tmp_path):
+    folder = make(tmp_path, masks=False)
+    save(folder / "crack/face_mask.png", grain(500))
+    assert "crack/face_mask.png" in ids(folder)
+
+
+def test_a_png_beside_each_jpeg_of_its_name_is_asked_about(tmp_path):
+    """As the magnetic tiles are laid out where they come from."""
+    folder = make(tmp_path, suffix="jpg")
+    move(folder, "masks/crack/*.png", lambda path: f"crack/{path.name}")
+    (folder / "masks/crack").rmdir()
+    (folder / "masks").rmdir()
+    with pytest.raises(ValueError, match=r"crack holds 10 pairs of images of one name, 00\.jpg and 00\.png for"):
+        load("folder", folder=folder, size=8)
+    assert one(found(folder, None), "10 pairs of images of one name", "<masks>/crack/")
+
+
+def test_a_few_images_of_one_name_are_told_and_read(tmp_path):
+    folder = make(tmp_path, masks=False)
+    for i in range(2):
+        save(folder / f"crack/{i:02d}.jpg", grain(500 + i))
+    assert len(ids(folder)) == 22
+    assert one(found(folder, None), "crack/ holds 2 pairs of images of one name", "00.jpg and 00.png")
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_mask_too_many_makes_no_class_of_the_masks(tmp_path, flat):
+    folder = make(tmp_path)
+    if flat:
+        move(folder, "sound/*.png", lambda path: f"sound/s{path.name}")
+        move(folder, "masks/crack/*.png", lambda path: f"masks/{path.name}")
+        (folder / "masks/crack").rmdir()
+    save(folder / ("masks/99.png" if flat else "masks/crack/99.png"), line(0))
+    assert survey_classes(folder, None).class_names == ("crack", "sound")
+    text = one(found(folder, None), "folder masks/ holds masks by its names and is no class")
+    assert "1 of its 11 files belongs to no image" in text
+    assert text.endswith("to use them: -p masks masks")
+    assert "99.png belongs to no image" in one(found(folder), "belongs to no image")
+
+
+def test_folders_of_images_and_of_masks_above_the_classes(tmp_path):
+    folder = make(tmp_path)
+    for name in ("crack", "sound"):
+        (folder / name).rename(folder / name.upper())
+    for name in ("crack", "sound"):
+        (folder / "images").mkdir(exist_ok=True)
+        (folder / name.upper()).rename(folder / "images" / name)
+    with pytest.raises(ValueError, match=r"1 class folders \(images\), expected two .*did you mean .*/images\?"):
+        load("folder", folder=folder)
+
+
+def test_a_refusal_of_the_masks_is_not_followed_by_advice_to_use_them(tmp_path):
+    folder = make(tmp_path)
+    (folder / "masks/crack/03.png").unlink()
+    findings = found(folder)
+    assert one(findings, "image 'crack/03.png' has 0 masks")
+    assert not [text for text in findings if "to use them" in text]
+
+
+# --- splits ----------------------------------------------------------------------------------------------------------
+
+
+def split_up(folder, names):
+    make(folder, masks=False)
+    for part, name in zip(("train", "val", "test"), names, strict=True):
+        for kind in ("crack", "sound"):
+            start, stop = {"train": (0, 6), "val": (6, 8), "test": (8, 10)}[part]
+            for i in range(start, stop):
+                target = folder / name / kind / f"{i:02d}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (folder / kind / f"{i:02d}.png").rename(target)
+    for kind in ("crack", "sound"):
+        (folder / kind).rmdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Val", "Test"),
+        ("training", "validation", "testing"),
+        ("train", "valid", "test"),
+        ("TRAIN", "dev", "test"),
+    ],
+)
+def test_splits_of_other_names_are_no_classes(tmp_path, names):
+    folder = split_up(tmp_path, names)
+    wrong = [f"{name} → {part}" for name, part in zip(names, ("train", "val", "test"), strict=True) if name != part]
+    with pytest.raises(ValueError, match="are splits by their names") as refusal:
+        load("folder", folder=folder)
+    assert all(text in str(refusal.value) for text in wrong)
+
+
+def test_a_class_may_be_called_as_a_split(tmp_path):
+    folder = make(tmp_path, classes=("Test", "valid"), masks=False)
+    assert survey_classes(folder, None).class_names == ("Test", "valid")
+
+
+def test_training_on_one_class_alone_is_named_as_what_it_is(tmp_path):
+    """MVTec AD as unpacked."""
+    for part, kind in [("train", "good"), ("test", "good"), ("test", "hole"), ("ground_truth", "hole")]:
+        for i in range(6):
+            save(tmp_path / part / kind / f"{i:03d}{'_mask' * (part == 'ground_truth')}.png", grain(i))
+    with pytest.raises(ValueError, match=r"class 'hole' has no folder in .*/train: ") as refusal:
+        load("folder", folder=tmp_path)
+    assert "without the folders train and test" in str(refusal.value)
+    assert not (tmp_path / "train/hole").exists()
+    assert "/train/hole" not in str(refusal.value)
+
+
+# --- lists and rules -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["crack/00.png,a", "crack/00.png,b"], r"line 3: 'crack/00\.png' has a group already"),
+        (["crack/00.png,a", "crack/nowhere.png,b"], r"line 3: there is no image 'crack/nowhere\.png'"),
+    ],
+)
+def test_a_list_of_groups_is_read_as_strictly_as_one_of_targets(tmp_path, lines, text):
+    (tmp_path / "groups.csv").write_text("file,group\n" + "\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=text):
+        groups_of("groups.csv", ["crack/00.png"], tmp_path)
+
+
+@pytest.mark.parametrize("rule", ["prefix=3", "prefix 3", "prefix-3", "prefix3", "prefix:", "prefix:0"])
+def test_a_rule_that_is_nearly_a_prefix_is_no_expression(tmp_path, rule):
+    with pytest.raises(ValueError, match=rf"groups is '{re.escape(rule)}', expected 'prefix:N'"):
+        groups_of(rule, ["crack/prefix 3 prefix=3 prefix-3 prefix3 prefix: prefix:0.png"], tmp_path)
+
+
+def test_a_rule_by_which_each_image_is_a_group_is_told(tmp_path):
+    folder = make(tmp_path, masks=False)
+    for i in range(10):
+        (folder / f"sound/{i:02d}.png").rename(folder / f"sound/s{i:02d}.png")
+    assert one(found(folder, None, groups="prefix:99"), "each image is a group of its own by the rule")
+    assert not [text for text in found(folder, None, groups="prefix:1") if "of its own" in text]
+
+
+# --- what the check lets pass, a run takes ---------------------------------------------------------------------------
+
+
+def test_a_folder_of_good_parts_alone_is_refused_for_paper_3(tmp_path):
+    folder = make(tmp_path, classes=("good", "ok"), masks=False)
+    assert any(
+        "all classes (good, ok) are without a defect" in str(f) for f in check_folder(str(folder), paper="3").refused
+    )
+    assert not check_folder(str(folder), paper="4").refused
+
+
+def test_what_a_notebook_has_no_parameter_for_is_refused(tmp_path):
+    folder = make(tmp_path)
+    (folder / "labels.csv").write_text("file,target\n" + "".join(
+        f"{kind}/{i:02d}.png,{i / 10 - 0.5}\n" for kind in ("crack", "sound") for i in range(10)))  # fmt: skip
+    said = check_folder(str(folder), targets="labels.csv", masks=None, paper="2").refused
+    assert ["reads its targets from targets.csv" in str(f) for f in said] == [True]
+    assert "takes no masks" in str(check_folder(str(folder), masks="masks", paper="1").refused[0])
+    assert "28 pixels" in str(check_folder(str(folder), paper="1", size=64).refused[0])
+
+
+@pytest.mark.parametrize("number", sorted(SIDES))
+def test_sizes_are_those_that_the_notebook_takes(tmp_path, number):
+    name = next((ROOT / "notebooks/parameters").glob(f"{number:02d}_*.yaml"))
+    known = yaml.safe_load(name.read_text(encoding="utf-8"))
+    assert SIDES[number] == ((known["size"]["minimum"], known["size"]["maximum"]) if "size" in known else (28, 28))
+    folder = make(tmp_path, masks=False)
+    if number == 2:
+        (folder / "targets.csv").write_text("file,target\n" + "".join(
+            f"{kind}/{i:02d}.png,{i / 10 - 0.5}\n" for kind in ("crack", "sound") for i in range(10)))  # fmt: skip
+    least, most = SIDES[number]
+    for size in (least - 1, most + 1):
+        assert f"{size} pixels" in str(check_folder(str(folder), paper=str(number), size=size).refused[0])
+    for size in {least, min(most, 64)}:
+        assert not check_folder(str(folder), paper=str(number), size=size).refused
+
+
+@pytest.mark.parametrize("paper", [None, "3", "2"])
+def test_images_in_no_folder_are_answered_by_what_was_asked(tmp_path, paper):
+    for i in range(10):
+        save(tmp_path / f"{i:02d}.png", grain(i))
+    text = " ".join(str(f) for f in check_folder(str(tmp_path), paper=paper).refused)
+    assert ("one folder for each class" in text) == (paper != "2")
+    assert ("file,target" in text) == (paper != "3")
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_specks_are_refused_by_name(tmp_path, side):
+    folder = make(tmp_path, masks=False)
+    save(folder / "sound/dot.png", grain(7, side, 30))
+    with pytest.raises(ValueError, match=r"1 images have fewer than 4 pixels on a side: sound/dot\.png"):
+        load("folder", folder=folder, size=16)
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [(20, 979, True), (-2, 2, False), (0, 1, False), (-1e-4, 1e-4, True)])
+def test_targets_far_from_one_are_told(tmp_path, low, high, told):
+    for i in range(40):
+        save(tmp_path / f"{i:02d}.png", grain(i))
+    values = np.linspace(low, high, 40)
+    (tmp_path / "targets.csv").write_text(
+        "file,target\n" + "".join(f"{i:02d}.png,{v!r}\n" for i, v in enumerate(values.tolist()))
+    )
+    said = [text for text in found(tmp_path, None, paper="2") if "networks start" in text]
+    assert bool(said) == told
+    assert all("divide them by" in text for text in said)
+
+
+# --- the recipe for masks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour", "transparent", "palette"])
+def test_the_recipe_for_masks_makes_one(tmp_path, kind):
+    """What the refusal says is run as it stands, with the value filled in."""
+    folder = make(tmp_path)
+    inside = line(0) > 0
+    path = folder / "masks/crack/00.png"
+    if kind == "grey":
+        pixels = np.where(inside, 7, 0).astype(np.uint8)
+        pixels[0, 0] = 3
+        Image.fromarray(pixels).save(path)
+        fill = "[7]"
+    elif kind == "palette":
+        picture = Image.fromarray(np.where(inside, 2, 1).astype(np.uint8), "P")
+        picture.putpalette([9, 9, 9, 0, 0, 200, 200, 0, 0])
+        picture.save(path)
+        fill = "[200, 0, 0]"
+    else:
+        pixels = np.zeros((*inside.shape, 4), np.uint8)
+        pixels[..., :3] = np.where(inside[..., None], [200, 0, 0], [0, 0, 200])
+        pixels[..., 3] = np.where(inside, 255, 0) if kind == "transparent" else 255
+        Image.fromarray(pixels).save(path)
+        fill = "[200, 0, 0]"
+    with pytest.raises(ValueError, match="To make such masks") as refusal:
+        load("folder", folder=folder, size=8, masks="masks")
+    recipe = re.search(r"make such masks: (.*?\.astype\(np\.uint8\)\))", str(refusal.value).splitlines()[0])[1]
+    made = eval(recipe.replace("FILE", repr(str(path))).replace("[VALUES INSIDE]", fill).replace("[R, G, B]", fill),
+                {"Image": Image, "np": np})  # fmt: skip
+    made.save(path)
+    assert (np.asarray(Image.open(path)) > 0).tolist() == inside.tolist()
+    assert load("folder", folder=folder, size=8, masks="masks").masks.any()
