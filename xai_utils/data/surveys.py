@@ -256,7 +256,8 @@ def survey_targets(root: Path, targets: str, masks: str | None) -> Survey:
     survey.lists = {targets: root / targets}
     if survey.masks_root:
         below = {n[len(start) :]: p for n, p in found.images.items() if n.startswith(start)}
-        survey.masks = masks_of(survey.masks_root, below, survey.ids)
+        marked = [name for name in survey.ids if (survey.masks_root / name.rpartition("/")[0]).is_dir()]
+        survey.masks = masks_of(survey.masks_root, below, survey.ids if is_flat(below) else marked)
     return survey
 
 

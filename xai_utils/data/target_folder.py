@@ -30,7 +30,8 @@ def load_target_folder(
         grey: one channel; otherwise three.
         targets: the CSV file, below `folder`; UTF-8, commas, or semicolons and decimal commas; files as paths below
             `folder`, with "/". Blank lines are left out.
-        masks: the masks' folder, below `folder`, with a mask for each image; None = no masks.
+        masks: the masks' folder, below `folder`, with a mask for each image; None = no masks. In a folder that has none
+            among them, such as one of parts without defects, they are empty.
         seed: of the split 70 / 10 / 20, used if the file has no column split (train, val or test).
         groups: what images share, a rule of `grouping.groups_of`; "" = unknown.
         fit: how an image becomes a square.

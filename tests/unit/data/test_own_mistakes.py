@@ -129,6 +129,17 @@ def test_a_refusal_of_the_masks_is_not_followed_by_advice_to_use_them(tmp_path):
     assert not [text for text in findings if "to use them" in text]
 
 
+def test_one_folder_with_masks_of_one_class_serves_the_regression_too(tmp_path):
+    folder = make(tmp_path)
+    names = [f"{kind}/{i:02d}.png" for kind in ("crack", "sound") for i in range(10)]
+    (folder / "targets.csv").write_text("file,target\n" + "".join(f"{n},{i / 10 - 1}\n" for i, n in enumerate(names)))
+    images = load("target_folder", folder=folder, size=16, masks="masks")
+    assert images.masks.any((1, 2)).tolist() == [name.startswith("crack") for name in images.ids]
+    (folder / "masks/crack/03.png").unlink()
+    with pytest.raises(ValueError, match=r"image 'crack/03\.png' has 0 masks"):
+        load("target_folder", folder=folder, size=16, masks="masks")
+
+
 # --- splits ----------------------------------------------------------------------------------------------------------
 
 
