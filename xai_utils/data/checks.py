@@ -110,9 +110,9 @@ def check(
     marks = dict(_all(survey.masks, zip(survey.masks.values(), _paths_of(survey)),
                       lambda pair: _mark(*pair, size, fit), findings))  # fmt: skip
     findings += _duplicates(survey, split, looks)
-    if groups is None:
+    if groups is None or len(set(groups)) == len(groups):  # a rule that joins none
         findings += _near_duplicates(survey, split, looks)
-    else:
+    if groups is not None:
         findings.append(_groups(survey, groups))
     findings += _specks(looks) + _depths(looks) + _turned(survey, looks) + _masks(survey, marks, size, fit)
     findings += _counts(survey, split) + _shapes(survey, looks)
@@ -290,10 +290,7 @@ def _counts(survey: Survey, split: Sequence[str]) -> list[Finding]:
         if not (targets < 0).any() or not (targets > 0).any():
             sign = "negative" if not (targets < 0).any() else "positive"
             found.append(Finding("note", f"no target is {sign}: what is said of {sign} targets will be not defined"))
-        largest = float(np.abs(targets).max())
-        if largest and not NEAR_ONE[0] <= largest <= NEAR_ONE[1]:
-            text = f"targets lie from {targets.min():g} to {targets.max():g}, and networks start from about −1 to 1"
-            found.append(Finding("look", text, f"divide them by {largest:g} in the list"))
+        found += _far_targets(targets)
         if len(np.unique(targets)) == 1:
             found.append(Finding("refused", f"all targets are {targets[0]:g}: there is nothing to learn"))
         return found
@@ -307,6 +304,19 @@ def _counts(survey: Survey, split: Sequence[str]) -> list[Finding]:
         if not any(s == part and label == i for s, label in zip(split, survey.labels, strict=True))
     ]
     return found * bool(few) + [Finding("look", f"classes without images: {short(lacking)}")] * bool(lacking)
+
+
+def _far_targets(targets: np.ndarray) -> list[Finding]:
+    """Targets that networks, which start from about −1 to 1, would first have to find."""
+    spread, middle = float(np.ptp(targets)), float(targets.mean())
+    off = middle if spread < float(np.abs(targets).max()) / 4 else 0.0  # all lie far from 0, on one side
+    largest = float(np.abs(targets - off).max())
+    if not spread or (not off and NEAR_ONE[0] <= largest <= NEAR_ONE[1]):
+        return []
+    text = f"targets lie from {targets.min():g} to {targets.max():g}, and networks start from about −1 to 1"
+    return [
+        Finding("look", text, f"take {off:g} off them in the list, then " * bool(off) + f"divide them by {largest:g}")
+    ]
 
 
 def _shapes(survey: Survey, looks: dict[str, Look]) -> list[Finding]:

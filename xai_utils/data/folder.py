@@ -14,7 +14,7 @@ from xai_utils.data.checks import Check, check
 from xai_utils.data.fitting import Fit, check_fit, fitted, fitted_mask
 from xai_utils.data.imageset import ImageSet
 from xai_utils.data.masks import read_mask
-from xai_utils.data.surveys import Survey, root_of, split_of, survey_classes, two_classes
+from xai_utils.data.surveys import Survey, split_of, survey_classes, two_classes
 
 
 def load_folder(
@@ -69,7 +69,7 @@ def load_folder(
             masks' folder without its images. Each names the folder or file.
     """
     check_options(size, fit)
-    survey = survey_classes(root_of(folder), masks)
+    survey = survey_classes(store.root_of(folder), masks)
     if needs is not None:
         two_classes(survey, needs)
     return image_set("folder", survey, size, grey, seed, groups, fit)

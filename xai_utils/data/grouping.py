@@ -73,7 +73,9 @@ def _listed(path: Path, ids: Sequence[str]) -> list[str]:
     for number, (written, group) in rows:
         name = unicodedata.normalize("NFC", written)
         if name not in there:
-            raise ValueError(f"{path}, line {number}: there is no image {name!r} below {path.parent}")
+            raise ValueError(
+                f"{path}, line {number}: {name!r} is no image of this set; correct the name, or remove the line"
+            )
         if name in known:
             raise ValueError(f"{path}, line {number}: {name!r} has a group already; give each image one line")
         known[name] = group

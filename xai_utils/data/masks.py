@@ -1,5 +1,6 @@
 """Masks of your own images: two values a file, whatever they are; whose mask is which; what they mark."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ HOW = (
 )
 GREYS = HOW.format("np.isin(np.asarray(Image.open(FILE)), [VALUES INSIDE])")
 COLOURS = HOW.format('(np.asarray(Image.open(FILE).convert("RGB")) == [R, G, B]).all(2)')
+_ENDING = re.compile(r"(.+)[-_. ](masks?|gt|labels?|seg|segmentation|ground_?truth)([-_. ]?\d+)?", re.IGNORECASE)
 OPAQUE = HOW.format('np.asarray(Image.open(FILE).convert("RGBA"))[..., 3] > 0')
 
 
@@ -49,12 +51,11 @@ def read_mask(path: Path, image: Path) -> np.ndarray:
         )
     if upright.has_transparency_data and upright.convert("RGBA").getextrema()[3][0] < 255:
         raise ValueError(f"mask {path} is transparent in part, {OPAQUE}")
-    values, inside = _values(upright)
+    values, inside, how = _values(upright)
     others = [value for value in values if value != "0"]
     if len(others) > 1:
         shown = ", ".join(values[:5]) + (f" … ({len(values)} in all)" if len(values) > 5 else "")
         jpeg = "; a JPEG's are blurred, save masks as PNG" if stored.format == "JPEG" else ""
-        how = COLOURS if any(value.startswith("(") for value in values) else GREYS
         raise ValueError(f"mask {path} holds the values {shown}, {how}{jpeg}")
     return inside
 
@@ -65,23 +66,17 @@ def stored_orientation(image: Path) -> int:
         return pictures.orientation(opened)
 
 
-def _values(mask: Image.Image) -> tuple[list[str], np.ndarray]:
-    """The values of a mask in words, "0" for outside, and where it is not 0 (H, W)."""
-    if mask.mode == "P":
-        black = (mask.getpalette() or [0, 0, 0])[:3] == [0, 0, 0]
-        numbers = np.asarray(mask if black else mask.convert("RGB"))
-    elif mask.mode in ("LA", "La"):
-        numbers = np.asarray(mask.convert("L"))
-    elif mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;16"):
+def _values(mask: Image.Image) -> tuple[list[str], np.ndarray, str]:
+    """The values of a mask in words, "0" for outside; where it is not 0 (H, W); how to make a mask of such values."""
+    black = mask.mode == "P" and (mask.getpalette() or [0, 0, 0])[:3] == [0, 0, 0]
+    if black or mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;16"):
         numbers = np.asarray(mask)
-    else:
-        numbers = np.asarray(mask.convert("RGB"))
-    if numbers.ndim == 2:
         found = np.unique(numbers)
-        return [f"{value:g}" for value in found.astype(float).tolist()], numbers != 0
+        return [f"{value:g}" for value in found.astype(float).tolist()], numbers != 0, GREYS
+    numbers = np.asarray(mask.convert("RGB"))
     found = np.unique(numbers.reshape(-1, numbers.shape[2]), axis=0)
     grey = (found == found[:, :1]).all()
-    return [f"{c[0]}" if grey or not any(c) else str(tuple(c)) for c in found.tolist()], numbers.any(2)
+    return [f"{c[0]}" if grey or not any(c) else str(tuple(c)) for c in found.tolist()], numbers.any(2), COLOURS
 
 
 def masks_of(root: Path, files: Mapping[str, Path], images: Iterable[str]) -> dict[str, Path]:
@@ -120,3 +115,21 @@ def is_flat(files: Iterable[str]) -> bool:
 def stem(name: str) -> str:
     """A path without its suffix."""
     return name.rpartition(".")[0]
+
+
+def image_of(mask: str) -> str:
+    """The stem of the image that a mask is called after: a/1 of a/1_mask.png, a/1-gt_2.png and a/1.png."""
+    match = _ENDING.fullmatch(stem(mask))
+    return match[1] if match else stem(mask)
+
+
+def named_as_images(masks: Mapping[str, Path], images: Iterable[str]) -> dict[str, Path]:
+    """Masks by the names of their images: an ending such as _mask is taken off where it makes an image's name."""
+    known = set(map(stem, images))
+    known |= {name.rpartition("/")[2] for name in known} if is_flat(masks) else set()
+    found: dict[str, Path] = {}
+    for name, path in masks.items():
+        short = f"{image_of(name)}.{name.rpartition('.')[2]}"
+        ours = stem(name) not in known and stem(short) in known and short not in masks and short not in found
+        found[short if ours else name] = path
+    return found

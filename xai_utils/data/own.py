@@ -7,7 +7,9 @@ import numpy as np
 from xai_utils.data.checks import Check, Finding, check
 from xai_utils.data.fitting import Fit, check_fit
 from xai_utils.data.listing import NORMAL, short
-from xai_utils.data.surveys import Survey, root_of, split_of, survey_classes, survey_targets, two_classes
+from xai_utils.data.pictures import SUFFIXES
+from xai_utils.data.store import root_of
+from xai_utils.data.surveys import Survey, split_of, survey_classes, survey_targets, two_classes
 
 PAPERS = range(1, 6)
 SIZES = {1: 28, 2: 32, 3: 64, 4: 64, 5: 64}  # px, of the notebooks' own defaults
@@ -32,7 +34,8 @@ def check_folder(
     Args:
         folder: a relative path counts from the working directory.
         masks: the masks' folder below it.
-        targets: the CSV file of a regression below it; None = targets.csv, for paper 2, or where there are no classes.
+        targets: the CSV file of a regression below it; None = targets.csv, for paper 2, or where it lies beside images
+            that are in no folder.
         paper: "5" or "05_lrp_bn": what it asks for is checked, too.
         groups: a rule of `grouping.groups_of`.
         fit: how images become squares.
@@ -45,8 +48,8 @@ def check_folder(
     root, number = root_of(Path(folder).absolute() if folder else ""), paper_number(paper)
     check_fit(fit)
     refused = _not_asked(number, masks, targets, size)
-    flat = not any(path.is_dir() and path.name != masks for path in root.iterdir())
-    listed = targets or (LIST if number == 2 or (number is None and flat and (root / LIST).is_file()) else None)
+    loose, there = any(path.suffix.lower() in SUFFIXES for path in root.iterdir()), (root / LIST).is_file()
+    listed = targets or (LIST if number == 2 or (number is None and loose and there) else None)
 
     def surveyed(masks: str | None) -> Survey:
         return survey_targets(root, listed, masks) if listed else survey_classes(root, masks)
@@ -59,7 +62,7 @@ def check_folder(
         except (ValueError, FileNotFoundError) as error:
             refused.append(Finding("refused", str(error)))
     if survey is None:
-        refused += [Finding("refused", IN_NO_FOLDER)] * (flat and number is None)
+        refused += [Finding("refused", IN_NO_FOLDER)] * (number is None and (loose or there))
         return Check(None, list(dict.fromkeys(refused)))
     if refused and masks and not survey.masks_root:  # they were asked for: no advice to use them
         survey.aside = [text for text in survey.aside if not text.endswith(f"-p masks {masks}")]
@@ -77,13 +80,19 @@ def _not_asked(number: int | None, masks: str | None, targets: str | None, size:
     """What was named and the paper's notebook has no parameter for, or not this value."""
     found = []
     if number == 1 and masks:
-        found.append(Finding("refused", "paper 1 takes no masks", "leave them out; their folder is no class"))
+        found.append(Finding("refused", "paper 1 takes no masks", "leave --masks out"))
     if number == 2 and targets not in (None, LIST):
         found.append(Finding("refused", f"notebook 02 reads its targets from {LIST}, not {targets}", "rename the file"))
+    if number not in (None, 2) and targets:
+        text = f"paper {number} takes one folder for each class, and no list of targets ({targets})"
+        found.append(Finding("refused", text, "leave --targets out, or --for 2"))
     least, most = SIDES.get(number, (1, 1024))
     if size is not None and not least <= size <= most:
-        takes = f"{least} pixels" if least == most else f"{least} to {most} pixels"
-        found.append(Finding("refused", f"size is {size} pixels; paper {number} takes images of {takes} a side"))
+        who = f"paper {number} takes" if number else "the notebooks take"
+        what = f"{least}" if least == most else f"{least} to {most}"
+        found.append(
+            Finding("refused", f"size is {size} pixels; {who} images of {what} pixels a side", "change --size")
+        )
     return found
 
 
@@ -103,7 +112,7 @@ def asked_by(number: int | None, survey: Survey, split: np.ndarray) -> list[Find
     if number == 3:
         fine = [name for name in names if name.lower() in NORMAL]
         text = f"classes without a defect, by their names: {', '.join(fine) or 'none'}"
-        if len(fine) == len(names):
+        if names and len(fine) == len(names):
             remedy = 'a folder of images with defects, or -p normal "name, name"'
             return [Finding("refused", f"all classes ({', '.join(fine)}) are without a defect by their names", remedy)]
         return [Finding("note" if fine else "look", text, 'other ones: -p normal "name, name"; none: -p normal ""')]

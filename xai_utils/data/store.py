@@ -47,6 +47,17 @@ def resolve(path: str | os.PathLike[str]) -> Path:
     return (path if path.is_absolute() else repository_root() / path).resolve()
 
 
+def root_of(folder: str | os.PathLike[str]) -> Path:
+    """The folder of your own images. ValueError where none is named, FileNotFoundError where there is none."""
+    if not str(folder):
+        raise ValueError("folder is empty: name the folder of your images, such as -p folder /path/to/images")
+    root = resolve(folder)
+    if not root.is_dir():
+        where = "" if Path(folder).expanduser().is_absolute() else "; a relative path counts from the repository"
+        raise FileNotFoundError(f"image folder {root} does not exist, or is not a folder{where}")
+    return root
+
+
 def prepared_root() -> Path | None:
     """Folder of $XAI_DATA, or None if it is not set. FileNotFoundError if it is no folder."""
     chosen = os.environ.get("XAI_DATA")

@@ -1,19 +1,18 @@
 """Your own folder before anything is decoded: classes or targets, whose mask is which, what is no image of it."""
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from xai_utils.data import store
 from xai_utils.data.grouping import divided, grouped_split, groups_of, rows_of_csv
 from xai_utils.data.imageset import SPLITS, stratified_split
 from xai_utils.data.layouts import masks_among, mirrors, misnamed_splits, of_one_name
 from xai_utils.data.listing import SETTINGS, Listing, listing, short
-from xai_utils.data.masks import is_flat, masks_of, stem
+from xai_utils.data.masks import is_flat, masks_of, named_as_images, stem
 from xai_utils.data.pictures import SUFFIXES
 
 HEADERS = (["file", "target"], ["file", "target", "split"])
@@ -51,17 +50,6 @@ class Survey:
         """All files that the images come from, by their path below the folder, for the checksum."""
         used = dict(zip(self.ids, self.paths, strict=True)) | self.lists
         return used | {name: path for name, path in self.found.images.items() if path in set(self.masks.values())}
-
-
-def root_of(folder: str | Path) -> Path:
-    """The folder of your own images. ValueError where none is named, FileNotFoundError where there is none."""
-    if not str(folder):
-        raise ValueError("folder is empty: name the folder of your images, such as -p folder /path/to/images")
-    root = store.resolve(folder)
-    if not root.is_dir():
-        where = "" if Path(folder).expanduser().is_absolute() else "; a relative path counts from the repository"
-        raise FileNotFoundError(f"image folder {root} does not exist, or is not a folder{where}")
-    return root
 
 
 def survey_classes(root: Path, masks: str | None) -> Survey:
@@ -107,19 +95,18 @@ def survey_classes(root: Path, masks: str | None) -> Survey:
 def _of_class(survey: Survey, folder: str) -> list[str]:
     """The images below the folder of a class; masks among them, by their names, are left out aloud, or asked about."""
     names = list(survey.found.below(folder))
-    masks = masks_among(folder, names)
-    for place, some in masks.items():
+    if masks := masks_among(folder, names):
         survey.aside.append(
-            f"{len(some)} files in {place}/ are masks by their names ({short(some, 1)}) and no images of a class; "
-            f"to use them: move them to <masks>/{folder}/, named as their images, and pass -p masks <masks>"
+            f"{len(masks)} files below {folder}/ are masks by their names ({short(masks, 1)}), and no images of the "
+            "class; to use them: move each to <masks>/<path of its image>, and pass -p masks <masks>"
         )
-    names = sorted(set(names).difference(*masks.values()))
+    names = sorted(set(names).difference(masks))
     if twins := [group for group in of_one_name(names) if len(group) > 1]:
         text = f"pairs of images of one name, {' and '.join(n.rpartition('/')[2] for n in twins[0][:2])} for one"
         if len(twins) > len(names) / 4:
             raise ValueError(
                 f"class folder {survey.root / folder} holds {len(twins)} {text}. If one of each is the other's mask, "
-                f"move it to <masks>/{folder}/ and pass -p masks <masks>; if not, rename one"
+                "move it to <masks>/<path of its image>, and pass -p masks <masks>; if not, rename one"
             )
         survey.aside.append(f"{folder}/ holds {len(twins)} {text}: is one the other's mask?")
     return names
@@ -143,7 +130,7 @@ def _class_names(survey: Survey, tops: list[str]) -> list[tuple[int, str]]:
         meant = f"; did you mean {root / names[0]}?" if names and tops == [""] and inner > 1 else ""
         raise ValueError(
             f"{root} has {len(names)} class folders{shown}, expected two or more, one folder "
-            f"for each class: <class>/*.png{meant}"
+            f"for each class: <class>/*.png{meant}" + "".join(f"; {text}" for text in survey.aside)
         )
     if loose := [name for name in found.images if name.rpartition("/")[0] in tops]:
         survey.aside.append(f"{len(loose)} images lie in no class folder: {short(loose)}")
@@ -156,15 +143,23 @@ def _no_classes(survey: Survey, folders: set[str]) -> Iterator[str]:
     for name in sorted(folders):
         others = [image for image in found.images if not image.startswith(f"{name}/")]
         lists = [path for other, path in found.others.items() if other.startswith(f"{name}/")]
-        if (lone := mirrors(found, name, others)) is not None:
-            more = f" ({lone} of its {len(found.below(name))} files belongs to no image)" * bool(lone)
-            text = f"folder {name}/ holds masks by its names and is no class{more}; to use them: -p masks {name}"
+        if text := _mask_folder(found, name, others):
+            text = text.replace(";", " and is no class (if it is one, rename it);", 1)
         elif not found.below(name) and lists and {path.suffix.lower() for path in lists} <= SETTINGS:
             text = f"folder {name}/ holds no images, only {short(path.name for path in lists)}"
         else:
             continue
         survey.aside.append(text)
         yield name
+
+
+def _mask_folder(found: Listing, name: str, others: Iterable[str]) -> str:
+    """What to say of a folder that holds masks by its names; "" of another."""
+    lone = mirrors(found, name, others)
+    if lone is None:
+        return ""
+    more = f" ({lone} of its {len(found.below(name))} files belong to no image)" * bool(lone)
+    return f"folder {name}/ holds masks by its names{more}; to use them: -p masks {name}"
 
 
 def two_classes(survey: Survey, needs: str) -> None:
@@ -197,6 +192,7 @@ def _take_masks(survey: Survey) -> None:
     below = {n[len(masks_root.name) + 1 :]: p for n, p in survey.found.below(masks_root.name).items()}
     if not below:
         raise ValueError(f"masks' folder {masks_root} holds no masks ({', '.join(sorted(SUFFIXES))})")
+    below = named_as_images(below, survey.ids)
     if is_flat(below):
         names = {PurePosixPath(stem(name)).name for name in survey.ids}
         marked = {label for label, name in zip(survey.labels, survey.ids, strict=True)
@@ -255,7 +251,9 @@ def survey_targets(root: Path, targets: str, masks: str | None) -> Survey:
     survey.labels, survey.given = (list(column) for column in zip(*rows.values(), strict=True))
     survey.lists = {targets: root / targets}
     if survey.masks_root:
-        below = {n[len(start) :]: p for n, p in found.images.items() if n.startswith(start)}
+        below = named_as_images(
+            {n[len(start) :]: p for n, p in found.images.items() if n.startswith(start)}, survey.ids
+        )
         marked = [name for name in survey.ids if (survey.masks_root / name.rpartition("/")[0]).is_dir()]
         survey.masks = masks_of(survey.masks_root, below, survey.ids if is_flat(below) else marked)
     return survey
@@ -281,9 +279,9 @@ def _target_rows(survey: Survey, path: Path, images: dict[str, Path]) -> dict[st
     missing = [name for name in images if name not in rows]
     for folder in sorted({name.partition("/")[0] for name in missing if "/" in name}):
         inside = survey.found.below(folder)
-        if set(inside) <= set(missing) and mirrors(survey.found, folder, rows) is not None:
+        if set(inside) <= set(missing) and (text := _mask_folder(survey.found, folder, rows)):
             missing = [name for name in missing if name not in inside]
-            survey.aside.append(f"folder {folder}/ holds masks by its names; to use them: -p masks {folder}")
+            survey.aside.append(text)
     if missing:
         raise ValueError(
             f"{path}: {len(missing)} images have no line, {', '.join(missing[:3])} among them; add their targets, or "

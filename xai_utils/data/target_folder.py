@@ -5,7 +5,8 @@ import os
 from xai_utils.data.fitting import Fit
 from xai_utils.data.folder import check_options, image_set
 from xai_utils.data.imageset import ImageSet
-from xai_utils.data.surveys import root_of, survey_targets
+from xai_utils.data.store import root_of
+from xai_utils.data.surveys import survey_targets
 
 
 def load_target_folder(

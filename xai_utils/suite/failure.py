@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_REFUSALS = ("ValueError", "FileNotFoundError")
+_PACKAGE = Path(__file__).resolve().parents[1]
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_FRAME = re.compile(r"^(?:File )?(\S+\.py):\d+, in ", re.MULTILINE)
+_FRAME = re.compile(r"^(?:(?:File )?(\S.*\.py):\d+, in |Cell In\[)", re.MULTILINE)  # "": a cell
+_HERE = re.compile(r"^-+> *\d+ +(.*)", re.MULTILINE)  # the line of a frame that raised, or called
 
 
 def refusal(notebook: Path) -> str | None:
-    """The error of a failed cell, if the suite's own code raised it as a refusal; None otherwise.
+    """The error of a failed cell, if a line of the suite raised it as a refusal; None otherwise.
 
     Args:
         notebook: as papermill leaves it.
@@ -28,12 +29,13 @@ def refusal(notebook: Path) -> str | None:
         return None
     for cell in cells:
         for output in cell.get("outputs", []):
-            if output.get("output_type") != "error" or output.get("ename") not in _REFUSALS:
-                continue
-            frames = _FRAME.findall(_COLOURS.sub("", "\n".join(output.get("traceback", []))))
-            if frames and "xai_utils" in Path(frames[-1]).parts:
-                said = f"{output['ename']}: {output['evalue']}"
-                return f"cell [{cell.get('execution_count')}] refused what it was given:\n{said}"
+            if output.get("output_type") == "error" and output.get("ename") in ("ValueError", "FileNotFoundError"):
+                text = _COLOURS.sub("", "\n".join(output.get("traceback", [])))
+                frames, lines = _FRAME.findall(text), _HERE.findall(text)
+                ours = bool(frames and frames[-1]) and Path(frames[-1]).expanduser().resolve().is_relative_to(_PACKAGE)
+                if ours and lines and lines[-1].startswith("raise "):
+                    said = f"{output['ename']}: {output['evalue']}"
+                    return f"cell [{cell.get('execution_count')}] refused what it was given:\n{said}"
     return None
 
 

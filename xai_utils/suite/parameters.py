@@ -326,9 +326,8 @@ def _validated(paper: str, known: Mapping[str, Parameter], names: Mapping[str, A
             closest = difflib.get_close_matches(name, known, 1)
             like = f"; the closest is {closest[0]!r}" if closest else ""
             own = given[name] == "folder" and "folder" in known  # dataset, source: each paper has its own word
-            hint = (
-                "your own images are read from -p folder /path/to/images alone" if own else "rename it or leave it out"
-            )
+            hint = "rename it or leave it out" if closest else "leave it out; the file named above lists all"
+            hint = "your own images are read from -p folder /path/to/images alone" if own else hint
             problems.append(f"{shown}: no such parameter{like}. {hint[0].upper()}{hint[1:]}.")
             continue
         problems.append(f"{shown}: expected {known[name].expected()}. Change it.")

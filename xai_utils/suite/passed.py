@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from xai_utils.data.surveys import root_of
+from xai_utils.data.store import root_of
 from xai_utils.suite import parameters
 from xai_utils.suite.record import run_folder
 
@@ -114,7 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "folder" in mine:
             root_of(mine["folder"])
         if (name := os.environ.get("XAI_NAME")) and not found.overrides:
-            raise ValueError(f"XAI_NAME is {name!r} and names runs with values of your own, but none was passed")
+            raise ValueError(
+                f"XAI_NAME is {name!r} and names runs with values of your own, but every value is the arm's: unset "
+                "XAI_NAME, or pass one, such as -p folder /path/to/images"
+            )
         print(run_folder(profile, paper, arm, found.values["seed"], bool(found.overrides)))
         print(*mine)
         print(sys.prefix)

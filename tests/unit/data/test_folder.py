@@ -186,7 +186,7 @@ def two_masks(masks):
 
 
 def misspelt_mask(masks):
-    (masks / "crack" / "03.png").rename(masks / "crack" / "03_mask.png")
+    (masks / "crack" / "03.png").rename(masks / "crack" / "03_msk.png")
 
 
 def mask_too_many(masks):
@@ -247,7 +247,7 @@ def half_a_file(masks):
         (no_mask, r"image 'crack/03\.jpg' has 0 masks crack/03\.\* below .*masks, expected one"),
         (no_mask_of_a_class, r"image 'good/00\.jpg' has 0 masks good/00\.\* below .*masks, expected one"),
         (two_masks, r"image 'crack/03\.jpg' has 2 masks crack/03\.\* below .*masks, expected one"),
-        (misspelt_mask, r"mask .*masks/crack/03_mask\.png belongs to no image, expected one .*mine/crack/03_mask\.\*"),
+        (misspelt_mask, r"mask .*masks/crack/03_msk\.png belongs to no image, expected one .*mine/crack/03_msk\.\*"),
         (mask_too_many, r"mask .*masks/crack/99\.png belongs to no image, .*; rename or remove it"),
         (mask_of_no_class, r"mask .*masks/77\.png belongs to no image"),
         (misspelt_folder, r"masks' folder .*masks/crak belongs to no images, expected some in .*mine/crak; rename"),

@@ -66,6 +66,7 @@ def test_a_notebooks_names_are_checked_and_take_their_types():
         ("learning_rat", 0.1, "learning_rat = 0.1 (float): no such parameter; the closest is 'learning_rate'."),
         ("sede", [1, 2], "sede = [1, 2] (list): no such parameter; the closest is 'seed'."),
         ("stray", None, "stray = None (NoneType): no such parameter"),
+        ("xqz", 1, "xqz = 1 (int): no such parameter. Leave it out; the file named above lists all."),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_named_with_what_was_expected(name, value, expected):

@@ -1,6 +1,5 @@
 """notebooks/run with a stand-in for papermill: where a run goes, what it is told, and what stays of one that fails."""
 
-import json
 import os
 import shutil
 import signal
@@ -115,7 +114,8 @@ def test_a_name_keeps_runs_with_own_values_apart(checkout):
     assert process.wait(timeout=60) == 0
     assert (checkout / f"results/quick/{PAPER}/main+own-steel/seed_0/notebook.ipynb").is_file()
     process = started(checkout, "quick", "main", "0", XAI_NAME="steel")  # nothing of one's own
-    assert "XAI_NAME is 'steel' and names runs with values of your own, but none was passed" in process.communicate()[1]
+    said = "XAI_NAME is 'steel' and names runs with values of your own, but every value is the arm's: unset XAI_NAME"
+    assert said in process.communicate()[1]
     assert process.returncode == 2
     assert not (checkout / f"results/quick/{PAPER}/main").exists()
     process = started(checkout, "quick", "main", "0", "-p", "steps", "7", XAI_NAME="a/b")
@@ -143,38 +143,11 @@ def test_a_folder_that_is_none_is_refused_before_anything_starts(checkout, folde
 
 def test_without_packages_it_says_what_to_do(checkout):
     (checkout / "bin/papermill").unlink()
-    process = started(checkout, PATH="/usr/bin:/bin")
+    for name in ("bash", "sed", "dirname", "head"):
+        (checkout / "bin" / name).symlink_to(shutil.which(name))
+    process = started(checkout, PATH=f"{checkout}/bin")
     assert process.communicate()[1].startswith("papermill was not found: run make setup first")
     assert process.returncode == 2
-
-
-FRAMES = {
-    "refused": [("/x/cell.py", "<module>"), ("/x/xai_utils/data/surveys.py", "survey")],
-    "a fault": [("/x/xai_utils/data/surveys.py", "survey"), ("/y/numpy/core.py", "stack")],
-}
-
-
-@pytest.mark.parametrize("kind", FRAMES)
-def test_a_refusal_is_told_in_its_words_and_a_fault_with_its_traceback(checkout, kind):
-    frames = "\n".join(f"File \x1b[32m{path}:7\x1b[39m, in {name}()" for path, name in FRAMES[kind])
-    error = {
-        "output_type": "error",
-        "ename": "ValueError",
-        "evalue": "class 'x' holds\nno images",
-        "traceback": [frames],
-    }
-    cell = {"execution_count": 4, "outputs": [{"output_type": "stream"}, error]}
-    (checkout / "failed.json").write_text(json.dumps({"cells": [cell]}))
-    script(
-        checkout / "bin/papermill", f'#!/bin/sh\ncp {checkout}/failed.json "$2"\necho a long traceback >&2\nexit 1\n'
-    )
-    process = started(checkout)
-    said = process.communicate()[1]
-    assert process.returncode == 1
-    told = "cell [4] refused what it was given:\nValueError: class 'x' holds\nno images\n"
-    assert (told in said) == (kind == "refused")
-    assert ("a long traceback" in said) == (kind != "refused")
-    assert "the notebook with its error: results/quick" in said
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

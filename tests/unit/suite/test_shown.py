@@ -59,6 +59,14 @@ def test_a_finding_is_sentence_data_seeds_and_verdict(root):
     )
 
 
+def test_a_finding_may_say_what_its_images_are(root):
+    path = root / "results/findings.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["claims"]["P1.1"]["data"] = "MNIST: one, two"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True))
+    assert shown.finding(["P1.1"]).paragraphs[0][1] == "MNIST: one, two, 2 seeds, partly"
+
+
 def test_a_network_that_has_not_learned_its_task_shows_in_the_verdict(root):
     for seed in (0, 1):
         write(root, seed, accuracy=98.4 + seed / 10, odd=0.2 + seed / 50, learned=80.0)
