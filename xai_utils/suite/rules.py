@@ -233,7 +233,7 @@ class Competence(Strict):
         if value is None:
             return Learned(False, f"{name} is not defined")
         ends = "" if low is high is None else f" [{', '.join('…' if e is None else f'{e:.3g}' for e in (low, high))}]"
-        told = f"{name} is {value:.3g}{ends} on {self.images} images"
+        told = f"{name} is {value:.3g}{ends}" + f" on {self.images} images" * (name == self.metric)
         if not parameters.get("own"):
             return Learned(value >= self.at_least, f"{told}, it needs {self.at_least:g}")
         chance = self.chance
