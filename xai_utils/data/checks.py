@@ -17,7 +17,7 @@ from xai_utils.data import pictures
 from xai_utils.data.fitting import Fit, central, fitted_mask
 from xai_utils.data.grouping import fingerprint, nearly_equal
 from xai_utils.data.listing import short
-from xai_utils.data.masks import read_mask, stored_orientation
+from xai_utils.data.masks import looks_like_one, read_mask, stored_orientation
 from xai_utils.data.surveys import Survey
 
 DRAFT = 64  # side for which a JPEG is decoded where only its looks are asked for
@@ -51,6 +51,7 @@ class Look:
     deepest: int  # the largest value of 16-bit grey; 0 for other depths
     orientation: int  # EXIF's, 1 … 8
     gradients: np.ndarray  # `grouping.fingerprint`
+    few_values: bool  # `masks.looks_like_one`
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def check(
     Returns:
         The check; 2,000 images take less than ten seconds.
     """
-    findings = [Finding("note", text) for text in survey.aside]
+    findings = [Finding("note", text) for text in survey.aside] + [Finding("look", text) for text in survey.doubts]
     if text := survey.found.passed_over():
         findings.append(Finding("look", text, f"save them as one of {', '.join(sorted(pictures.SUFFIXES))}"))
     looks = dict(_all(survey.ids, survey.paths, _look, findings))
@@ -114,7 +115,9 @@ def check(
         findings += _near_duplicates(survey, split, looks)
     if groups is not None:
         findings.append(_groups(survey, groups))
-    findings += _specks(looks) + _depths(looks) + _turned(survey, looks) + _masks(survey, marks, size, fit)
+    findings += (
+        _few_values(looks) + _specks(looks) + _depths(looks) + _turned(survey, looks) + _masks(survey, marks, size, fit)
+    )
     findings += _counts(survey, split) + _shapes(survey, looks)
     return Check(_table(survey, split, looks, marks), findings, looks)
 
@@ -151,7 +154,8 @@ def _look(path: Path) -> Look:
         picture = Image.fromarray(scaled.round().astype(np.uint8))
     width, height = pictures.upright_size(path)
     gradients = fingerprint(pictures.as_8_bit(picture, "L"))
-    return Look(hashlib.sha256(data).hexdigest(), width, height, deepest, stored_orientation(path), gradients)
+    few = looks_like_one(picture, path.suffix.lower().startswith(".jp"))
+    return Look(hashlib.sha256(data).hexdigest(), width, height, deepest, stored_orientation(path), gradients, few)
 
 
 def _mark(mask: Path, image: Path, size: int, fit: Fit) -> Mark:
@@ -215,7 +219,21 @@ def _groups(survey: Survey, groups: np.ndarray) -> Finding:
     number = len(set(groups))
     if number == len(survey.ids):
         return Finding("look", "each image is a group of its own by the rule, which joins none", "another rule?")
-    return Finding("note", f"{number} groups of images, none in two of train, val and test")
+    classes = defaultdict(set)
+    for group, label in zip(groups, survey.labels, strict=True):
+        classes[group].add(label)
+    several = survey.class_names and all(len(own) > 1 for own in classes.values())
+    more = "; each holds images of several classes" * bool(several)
+    return Finding("note", f"{number} groups of images, none in two of train, val and test{more}")
+
+
+def _few_values(looks: dict[str, Look]) -> list[Finding]:
+    """Images that may be masks among photographs; where nearly all are so, they are drawings."""
+    few = [name for name, look in looks.items() if look.few_values]
+    if not 2 < len(few) < 0.9 * len(looks):
+        return []
+    text = f"{len(few)} images hold a few values only, as masks do: {short(few)}"
+    return [Finding("look", text, "if they are masks: move each to <masks>/<path of its image>, and -p masks <masks>")]
 
 
 def _specks(looks: dict[str, Look]) -> list[Finding]:
@@ -308,6 +326,10 @@ def _counts(survey: Survey, split: Sequence[str]) -> list[Finding]:
 
 def _far_targets(targets: np.ndarray) -> list[Finding]:
     """Targets that networks, which start from about −1 to 1, would first have to find."""
+    usual, alone = float(np.median(np.abs(targets))), targets[np.abs(targets).argmax()]
+    if usual and abs(alone) > 100 * usual:
+        text = f"the target {alone:g} stands alone: most are near {usual:g}"
+        return [Finding("look", text, "if it marks a missing value, take the image out")]
     spread, middle = float(np.ptp(targets)), float(targets.mean())
     off = middle if spread < float(np.abs(targets).max()) / 4 else 0.0  # all lie far from 0, on one side
     largest = float(np.abs(targets - off).max())

@@ -78,6 +78,8 @@ def _listed(path: Path, ids: Sequence[str]) -> list[str]:
             )
         if name in known:
             raise ValueError(f"{path}, line {number}: {name!r} has a group already; give each image one line")
+        if not group:
+            raise ValueError(f"{path}, line {number}: {name!r} has no group; give it one")
         known[name] = group
     if lacking := [name for name in ids if name not in known]:
         raise ValueError(f"{path}: {len(lacking)} images have no group, {lacking[0]!r} among them; add a line for each")
@@ -116,7 +118,7 @@ def rows_of_csv(path: Path, headers: Sequence[list[str]]) -> tuple[list[str], li
             raise ValueError(
                 f"{path}, line {number}: {len(row)} fields, expected {len(header)}: {delimiter.join(header)}"
             )
-    if delimiter == ";":  # as spreadsheets write it where a comma is the decimal point
+    if delimiter in ";\t":  # as spreadsheets write it where a comma is the decimal point
         numbered = [
             (number, [re.sub(r"^([-+]?\d+),(\d+)$", r"\1.\2", field) for field in row]) for number, row in numbered
         ]

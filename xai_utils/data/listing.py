@@ -12,6 +12,7 @@ NORMAL = (  # usual names of a class without a defect, in small letters; the fir
     "normal", "normal_scratch", "normal_dirt", "good", "ok", "fine", "healthy", "intact", "sound", "none", "no_defect",
     "no_defects", "defect_free", "non_defective", "no_crack", "uncracked", "negative",
 )  # fmt: skip
+NOBODYS = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # systems leave them behind
 SETTINGS = {".csv", ".txt", ".md", ".yaml", ".yml", ".json", ".xml"}  # lists and notes: nobody takes them for images
 
 
@@ -63,7 +64,7 @@ def listing(root: Path) -> Listing:
 
 def _walk(folder: Path, found: Listing, above: tuple[str, ...]) -> None:
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name.lower() in NOBODYS:
             continue
         name = name_of(path, found.root)
         if path.is_dir():

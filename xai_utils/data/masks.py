@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,7 +16,11 @@ HOW = (
 )
 GREYS = HOW.format("np.isin(np.asarray(Image.open(FILE)), [VALUES INSIDE])")
 COLOURS = HOW.format('(np.asarray(Image.open(FILE).convert("RGB")) == [R, G, B]).all(2)')
-_ENDING = re.compile(r"(.+)[-_. ](masks?|gt|labels?|seg|segmentation|ground_?truth)([-_. ]?\d+)?", re.IGNORECASE)
+OVER_HALF = HOW.format('np.asarray(Image.open(FILE).convert("L")) > 127')
+FEW = 16  # values, as many as a mask may hold; a photograph holds more in any 64 × 64 of its pixels
+_MEANT = r"masks?|gt|labels?|lbl|segm?|segmentation|ground_?truth|annotations?|roi"
+_BEHIND = re.compile(rf"(.+?)[-_. ]?(?:{_MEANT})(?:[-_. ]?\d+)?", re.IGNORECASE)
+_BEFORE = re.compile(rf"(?:{_MEANT})[-_. ](.+)", re.IGNORECASE)
 OPAQUE = HOW.format('np.asarray(Image.open(FILE).convert("RGBA"))[..., 3] > 0')
 
 
@@ -56,6 +60,7 @@ def read_mask(path: Path, image: Path) -> np.ndarray:
     if len(others) > 1:
         shown = ", ".join(values[:5]) + (f" … ({len(values)} in all)" if len(values) > 5 else "")
         jpeg = "; a JPEG's are blurred, save masks as PNG" if stored.format == "JPEG" else ""
+        how = OVER_HALF if len(values) > FEW else how
         raise ValueError(f"mask {path} holds the values {shown}, {how}{jpeg}")
     return inside
 
@@ -101,7 +106,11 @@ def masks_of(root: Path, files: Mapping[str, Path], images: Iterable[str]) -> di
     for name in images:
         wanted = PurePosixPath(stem(name)).name if flat else stem(name)
         if stems[wanted] != 1:
-            raise ValueError(f"image {name!r} has {stems[wanted]} masks {wanted}.* below {root}, expected one")
+            what = (
+                "make one, all black if nothing is marked; or remove its folder there, if no image of the class has one"
+            )
+            what = "join them into one" if stems[wanted] else what
+            raise ValueError(f"image {name!r} has {stems[wanted]} masks {wanted}.* below {root}, expected one: {what}")
         found[name] = by_stem[wanted]
     return found
 
@@ -118,9 +127,34 @@ def stem(name: str) -> str:
 
 
 def image_of(mask: str) -> str:
-    """The stem of the image that a mask is called after: a/1 of a/1_mask.png, a/1-gt_2.png and a/1.png."""
-    match = _ENDING.fullmatch(stem(mask))
-    return match[1] if match else stem(mask)
+    """The stem of the image that a mask is called after: a/1 of a/1_mask.png, a/mask_1.png, a/1-gt_2.png, a/1.png."""
+    folder, slash, name = stem(mask).rpartition("/")
+    match = _BEHIND.fullmatch(name) or _BEFORE.fullmatch(name)
+    return folder + slash + (match[1] if match else name)
+
+
+def looks_like_one(picture: Image.Image, blurred: bool = False) -> bool:
+    """Whether a picture holds a few values only, as masks do; of a blurred one (JPEG) nearly all is black or white."""
+    step = max(1, min(picture.size) // 64)
+    plain = picture.mode in ("P", "1", "L", "I", "F") or picture.mode.startswith("I;16")
+    numbers = np.asarray(picture if plain else picture.convert("RGB"))[::step, ::step]
+    if blurred:
+        grey = np.asarray(picture.convert("L"))[::step, ::step]
+        return bool(((grey < 32) | (grey > 223)).mean() > 0.9)
+    return len(np.unique(numbers.reshape(-1, 1 if plain else 3), axis=0)) <= FEW
+
+
+def look_like_masks(paths: Sequence[Path]) -> bool:
+    """Whether files look like masks, by at most five of them; one that cannot be read does not."""
+    some = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 5).astype(int))] if paths else []
+
+    def one(path: Path) -> bool:
+        try:
+            return looks_like_one(pictures.opened(path.read_bytes()), path.suffix.lower().startswith(".jp"))
+        except OSError:
+            return False
+
+    return bool(some) and sum(map(one, some)) > len(some) / 2
 
 
 def named_as_images(masks: Mapping[str, Path], images: Iterable[str]) -> dict[str, Path]:

@@ -15,7 +15,9 @@ PAPERS = range(1, 6)
 SIZES = {1: 28, 2: 32, 3: 64, 4: 64, 5: 64}  # px, of the notebooks' own defaults
 SIDES = {1: (28, 28), 2: (8, 1024), 3: (32, 1024), 4: (16, 1024), 5: (32, 1024)}  # px that the notebooks take
 LIST = "targets.csv"  # of a regression, as notebook 02 reads it
-IN_NO_FOLDER = f"Papers 1, 3, 4 and 5 take one folder for each class; paper 2 images and {LIST}, lines of file,target"
+IN_NO_FOLDER = (
+    f"Papers 1, 3, 4 and 5 take one folder for each class; paper 2 images and {LIST}, lines of file,target: --for 2"
+)
 PER_CLASS = 30  # training images of each class that notebook 04 takes at quick
 
 
@@ -72,6 +74,12 @@ def check_folder(
         refused.append(Finding("refused", str(error)))
         split, owners = np.array([part or "train" for part in survey.given]), None
     found = check(survey, split.tolist(), owners, size=size or SIZES.get(number, 64), fit=fit)
+    if owners is None and groups:  # what the splits lack says nothing then
+        found.findings = [
+            finding for finding in found.findings if not finding.what.startswith("classes without images")
+        ]
+    if not groups and (root / "groups.csv").is_file():
+        found.findings.append(Finding("look", "groups.csv is there and is not used", "-p group_by groups.csv"))
     found.findings = refused + found.findings + asked_by(number, survey, split)
     return found
 

@@ -1,7 +1,7 @@
 """Your own folder before anything is decoded: classes or targets, whose mask is which, what is no image of it."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
@@ -10,10 +10,10 @@ import numpy as np
 
 from xai_utils.data.grouping import divided, grouped_split, groups_of, rows_of_csv
 from xai_utils.data.imageset import SPLITS, stratified_split
-from xai_utils.data.layouts import masks_among, mirrors, misnamed_splits, of_one_name
+from xai_utils.data.layouts import folders_alike, masks_among, mirrors, misnamed_splits, of_one_name
 from xai_utils.data.listing import SETTINGS, Listing, listing, short
 from xai_utils.data.masks import is_flat, masks_of, named_as_images, stem
-from xai_utils.data.pictures import SUFFIXES
+from xai_utils.data.pictures import SUFFIXES, name_of
 
 HEADERS = (["file", "target"], ["file", "target", "split"])
 LEAST = 5  # images, or groups, of a class, of which each split gets one
@@ -32,6 +32,7 @@ class Survey:
         masks: image → its mask, for the images that have one.
         lists: files that count for the checksum besides, by their path below the folder.
         aside: what is no image of the set, in sentences.
+        doubts: what looks as if it were meant otherwise.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Survey:
     masks: dict[str, Path] = field(default_factory=dict)
     lists: dict[str, Path] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def files(self) -> dict[str, Path]:
         """All files that the images come from, by their path below the folder, for the checksum."""
@@ -56,9 +58,7 @@ def survey_classes(root: Path, masks: str | None) -> Survey:
     """A folder with a folder per class, or with train, val and test which have them; see `folder.load_folder`."""
     found = listing(root)
     misnamed_splits(found, masks)
-    given = [part for part in SPLITS if part in found.folders]
-    if given and "train" not in given:
-        raise ValueError(f"{root} has {' and '.join(given)} but no train folder")
+    given = _given_splits(found, masks)
     survey = Survey(root, found, masks_root=_masks_root(root, found, masks, direct=True))
     if survey.masks_root and survey.masks_root.name in SPLITS:
         raise ValueError(f"masks is {masks!r}, the name of a folder of images; expected another name")
@@ -73,9 +73,10 @@ def survey_classes(root: Path, masks: str | None) -> Survey:
             if own:
                 continue
             if "/".join(filter(None, (top, name))) in found.folders:
+                lacks = f"; {found.passed_over()}" * bool(found.passed_over())
                 raise ValueError(
                     f"class folder {root / top / name} holds no images ({', '.join(sorted(SUFFIXES))}); "
-                    "put some there, or remove the folder"
+                    f"put some there, or remove the folder{lacks}"
                 )
             if top == "train":
                 raise ValueError(
@@ -92,13 +93,27 @@ def survey_classes(root: Path, masks: str | None) -> Survey:
     return survey
 
 
+def _given_splits(found: Listing, masks: str | None) -> list[str]:
+    """train, val and test, those that are there with folders in them; a class may be called so, too."""
+    tops = {name for name in found.folders if "/" not in name and name != masks}
+    given = [part for part in SPLITS if any(name.startswith(f"{part}/") for name in found.folders)]
+    if not given and "train" in tops and tops <= set(SPLITS):
+        raise ValueError(
+            f"{found.root}: {' and '.join(sorted(tops))} hold images and no class folders; expected one folder for "
+            "each class in each: train/<class>/*.png"
+        )
+    if given and "train" not in given:
+        raise ValueError(f"{found.root} has {' and '.join(given)} but no train folder with classes in it; add it")
+    return given
+
+
 def _of_class(survey: Survey, folder: str) -> list[str]:
     """The images below the folder of a class; masks among them, by their names, are left out aloud, or asked about."""
-    names = list(survey.found.below(folder))
-    if masks := masks_among(folder, names):
+    names = list(images := survey.found.below(folder))
+    if masks := masks_among(folder, images):
         survey.aside.append(
-            f"{len(masks)} files below {folder}/ are masks by their names ({short(masks, 1)}), and no images of the "
-            "class; to use them: move each to <masks>/<path of its image>, and pass -p masks <masks>"
+            f"{len(masks)} files below {folder}/ are masks by their names and values ({short(masks, 1)}), and no "
+            "images of the class; to use them: move each to <masks>/<path of its image>, and pass -p masks <masks>"
         )
     names = sorted(set(names).difference(masks))
     if twins := [group for group in of_one_name(names) if len(group) > 1]:
@@ -106,7 +121,8 @@ def _of_class(survey: Survey, folder: str) -> list[str]:
         if len(twins) > len(names) / 4:
             raise ValueError(
                 f"class folder {survey.root / folder} holds {len(twins)} {text}. If one of each is the other's mask, "
-                "move it to <masks>/<path of its image>, and pass -p masks <masks>; if not, rename one"
+                "move it to <masks>/<path of its image>, and pass -p masks <masks>; if both show one picture, remove "
+                "one; if not, rename one"
             )
         survey.aside.append(f"{folder}/ holds {len(twins)} {text}: is one the other's mask?")
     return names
@@ -120,20 +136,25 @@ def _class_names(survey: Survey, tops: list[str]) -> list[tuple[int, str]]:
     if tops == [""]:
         names = sorted(top_folders - set(_no_classes(survey, top_folders)))
     else:
-        names = sorted({name.partition("/")[2] for name in found.folders if name.count("/") == 1
-                        and name.partition("/")[0] in tops})  # fmt: skip
+        folders = {name for name in found.folders if name.count("/") == 1 and name.partition("/")[0] in tops}
+        names = sorted({name.partition("/")[2] for name in folders - set(_no_classes(survey, folders))})
         if beside := sorted(top_folders - set(SPLITS)):
             survey.aside.append(f"folders beside {' and '.join(tops)} are not read: {short(beside)}")
     if len(names) < 2:
         inner = sum(name.count("/") == 1 and name.partition("/")[0] in names for name in found.folders)
         shown = f" ({', '.join(names)})" * bool(names)
-        meant = f"; did you mean {root / names[0]}?" if names and tops == [""] and inner > 1 else ""
+        meant = f"; did you mean {root / names[0]}, masks' folders moved into it?" if names and inner > 1 else ""
         raise ValueError(
             f"{root} has {len(names)} class folders{shown}, expected two or more, one folder "
             f"for each class: <class>/*.png{meant}" + "".join(f"; {text}" for text in survey.aside)
         )
     if loose := [name for name in found.images if name.rpartition("/")[0] in tops]:
         survey.aside.append(f"{len(loose)} images lie in no class folder: {short(loose)}")
+    if tops == [""] and (same := folders_alike(found, names)):
+        survey.doubts.append(
+            f"the classes {short(names)} all hold the folders {short(same)}: if these are the classes, join the "
+            "folders of one name, and say by -p group_by which images lay together"
+        )
     return list(enumerate(names))
 
 
@@ -141,7 +162,9 @@ def _no_classes(survey: Survey, folders: set[str]) -> Iterator[str]:
     """Folders of masks that nobody named, and of lists alone."""
     found = survey.found
     for name in sorted(folders):
-        others = [image for image in found.images if not image.startswith(f"{name}/")]
+        top = name.rpartition("/")[0]
+        others = [image.removeprefix(f"{top}/") for image in (found.below(top) if top else found.images)
+                  if not image.startswith(f"{name}/")]  # fmt: skip
         lists = [path for other, path in found.others.items() if other.startswith(f"{name}/")]
         if text := _mask_folder(found, name, others):
             text = text.replace(";", " and is no class (if it is one, rename it);", 1)
@@ -159,7 +182,9 @@ def _mask_folder(found: Listing, name: str, others: Iterable[str]) -> str:
     if lone is None:
         return ""
     more = f" ({lone} of its {len(found.below(name))} files belong to no image)" * bool(lone)
-    return f"folder {name}/ holds masks by its names{more}; to use them: -p masks {name}"
+    top, _, last = name.rpartition("/")
+    way = f"move it to {last}/{top}/ beside {top}, and pass -p masks {last}" if top else f"-p masks {name}"
+    return f"folder {name}/ holds masks by its names and values{more}; to use them: {way}"
 
 
 def two_classes(survey: Survey, needs: str) -> None:
@@ -175,7 +200,7 @@ def two_classes(survey: Survey, needs: str) -> None:
 def _masks_root(root: Path, found: Listing, masks: str | None, *, direct: bool) -> Path | None:
     if masks is None:
         return None
-    path = root / masks
+    path = found.folders.get(unicodedata.normalize("NFC", masks.removeprefix("./").rstrip("/")), root / masks)
     there = path.is_dir() and (not direct or path in root.iterdir())
     if not there:
         usual = ", ".join(name for name in found.folders if "/" not in name) or "none"
@@ -189,7 +214,8 @@ def _masks_root(root: Path, found: Listing, masks: str | None, *, direct: bool) 
 def _take_masks(survey: Survey) -> None:
     """Give every image of a class that has masks its own; refuse masks and folders that belong to no image."""
     root, masks_root = survey.root, survey.masks_root
-    below = {n[len(masks_root.name) + 1 :]: p for n, p in survey.found.below(masks_root.name).items()}
+    place = name_of(masks_root, root)
+    below = {n[len(place) + 1 :]: p for n, p in survey.found.below(place).items()}
     if not below:
         raise ValueError(f"masks' folder {masks_root} holds no masks ({', '.join(sorted(SUFFIXES))})")
     below = named_as_images(below, survey.ids)
@@ -202,11 +228,15 @@ def _take_masks(survey: Survey) -> None:
         _no_lone_folders(survey)
         names = {stem(name) for name in survey.ids}
         tops = {(part, label) for part, label in zip(survey.given, survey.labels, strict=True)}
-        marked = {label for part, label in tops if (masks_root / part / survey.class_names[label]).is_dir()}
+        folder = {
+            (part, label): "/".join(filter(None, (place, part, survey.class_names[label]))) for part, label in tops
+        }
+        marked = {label for (_, label), name in folder.items() if name in survey.found.folders}
     for name, path in below.items():
         if stem(name) not in names:
             raise ValueError(
-                f"mask {path} belongs to no image, expected one {root / stem(name)}.*; rename or remove it"
+                f"mask {path} belongs to no image, expected one {root / stem(name)}.*; rename or remove it (of several "
+                "masks of one image make one)"
             )
     wanted = [name for name, label in zip(survey.ids, survey.labels, strict=True) if label in marked]
     survey.masks = masks_of(masks_root, below, wanted)
@@ -226,7 +256,7 @@ def _unique(survey: Survey, marked: set[float]) -> None:
 
 def _no_lone_folders(survey: Survey) -> None:
     places = {parent.as_posix() for name in survey.ids for parent in PurePosixPath(name).parents}
-    start = f"{survey.masks_root.name}/"
+    start = f"{name_of(survey.masks_root, survey.root)}/"
     for name, path in survey.found.folders.items():
         if name.startswith(start) and name[len(start) :] not in places:
             raise ValueError(
@@ -254,7 +284,7 @@ def survey_targets(root: Path, targets: str, masks: str | None) -> Survey:
         below = named_as_images(
             {n[len(start) :]: p for n, p in found.images.items() if n.startswith(start)}, survey.ids
         )
-        marked = [name for name in survey.ids if (survey.masks_root / name.rpartition("/")[0]).is_dir()]
+        marked = [name for name in survey.ids if (start + name.rpartition("/")[0]).rstrip("/") in found.folders]
         survey.masks = masks_of(survey.masks_root, below, survey.ids if is_flat(below) else marked)
     return survey
 
@@ -335,11 +365,21 @@ def split_of(survey: Survey, groups: str, seed: int) -> tuple[np.ndarray, np.nda
         _enough(survey, labels, owners)
     if lacking := [part for part in SPLITS if part not in split]:
         raise ValueError(
-            f"{survey.root}: no images for {' and '.join(lacking)} ({len(survey.ids)} images in all). Give "
-            + ("every class five or more images, or make the folders train, val and test yourself."
-               if survey.class_names else "five or more images, or a column split with train, val and test.")
-        )  # fmt: skip
+            f"{survey.root}: no images for {' and '.join(lacking)} ({len(survey.ids)} images in all). "
+            + _remedy(survey, lacking)
+        )
     return split, owners
+
+
+def _remedy(survey: Survey, lacking: Sequence[str]) -> str:
+    """What to do about splits without images."""
+    if survey.given[0]:
+        what = "folder" if survey.class_names else "split"
+        more = ", or join your folders: without them the suite splits the images" if survey.class_names else ""
+        return f"Make the {what} {' and '.join(lacking)} of some of train's images{more}."
+    if survey.class_names:
+        return "Give every class five or more images, or make the folders train, val and test yourself."
+    return "Give five or more images, or a column split with train, val and test."
 
 
 def _enough(survey: Survey, labels: list[int], owners: np.ndarray | None) -> None:

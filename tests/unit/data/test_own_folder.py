@@ -352,7 +352,7 @@ def test_the_same_folder_serves_every_paper(tmp_path):
         assert len(classes) == 20
     targets = load("target_folder", folder=folder, size=8)
     assert sorted(targets.ids.tolist()) == sorted(names)
-    assert one(found(folder, None), "folder masks/ holds masks by its names and is no class", "-p masks masks")
+    assert one(found(folder, None), "folder masks/ holds masks by its names", "and is no class", "-p masks masks")
     assert one(found(folder, None, paper="2"), "folder masks/ holds masks by its names", "-p masks masks")
 
 

@@ -1,6 +1,8 @@
 """Folders as people have them: laid out, named, listed or asked for in another way than the suite expects."""
 
 import re
+import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -145,16 +147,74 @@ def test_a_mask_too_many_makes_no_class_of_the_masks(tmp_path, flat):
     assert "99.png belongs to no image" in one(found(folder), "belongs to no image")
 
 
-@pytest.mark.parametrize("more", [0, 40])
-def test_a_class_of_masked_faces_is_one_or_is_said_to_look_like_masks(tmp_path, more):
-    for kind, n in (("mask", 20 + more), ("no_mask", 20)):
-        for i in range(n):
-            save(tmp_path / kind / f"{i}.png", grain(i + 100 * (kind == "mask")))
-    if more:
-        assert survey_classes(tmp_path, None).class_names == ("mask", "no_mask")
-    else:
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_class_of_masked_faces_is_one_unless_its_files_look_like_masks(tmp_path, drawn):
+    for kind in ("mask", "no_mask"):
+        for i in range(20):
+            save(
+                tmp_path / kind / f"{i}.png", line(i) if drawn and kind == "mask" else grain(i + 100 * (kind == "mask"))
+            )
+    if drawn:
         with pytest.raises(ValueError, match=r"1 class folders \(no_mask\).*folder mask/ .*if it is one, rename it"):
             survey_classes(tmp_path, None)
+    else:
+        assert survey_classes(tmp_path, None).class_names == ("mask", "no_mask")
+
+
+def test_photographs_of_labels_are_no_masks(tmp_path):
+    folder = make(tmp_path, masks=False)
+    for i in range(10):
+        save(folder / f"crack/{i:02d}_label.png", grain(500 + i))
+        save(folder / f"sound/labels/{i:02d}.png", grain(600 + i))
+    assert len(ids(folder)) == 40
+
+
+@pytest.mark.parametrize("place", ["Label", "seg", "GT_masks", "SegmentationClass", "annotation"])
+def test_masks_of_other_words_are_found_by_their_values(tmp_path, place):
+    folder = make(tmp_path)
+    move(folder, "masks/crack/*.png", lambda path: f"crack/{place}/{path.name}")
+    (folder / "masks/crack").rmdir()
+    (folder / "masks").rmdir()
+    assert len(ids(folder)) == 20
+
+
+def test_what_looks_like_masks_whatever_its_name_is_told(tmp_path):
+    folder = make(tmp_path)
+    move(folder, "masks/crack/*.png", lambda path: f"crack/x{path.name}")
+    (folder / "masks/crack").rmdir()
+    (folder / "masks").rmdir()
+    assert one(found(folder, None), "10 images hold a few values only, as masks do: crack/x00.png", "if they are masks")
+    drawings = make(tmp_path / "drawings", masks=False)
+    for path in drawings.glob("*/*.png"):
+        save(path, line(int(path.stem)))
+    assert not [text for text in found(drawings, None) if "a few values" in text]
+
+
+def test_masks_in_the_folders_of_splits_are_no_class(tmp_path):
+    for part, n in (("train", 6), ("val", 2), ("test", 2)):
+        for i in range(n):
+            for kind in ("crack", "sound"):
+                save(tmp_path / part / kind / f"{i}.png", grain(i + 10 * len(part) + 100 * len(kind)))
+            save(tmp_path / part / "masks/crack" / f"{i}.png", line(i))
+    assert survey_classes(tmp_path, None).class_names == ("crack", "sound")
+    text = one(found(tmp_path, None), "folder train/masks/ holds masks by its names")
+    assert text.endswith("move it to masks/train/ beside train, and pass -p masks masks")
+    for part in ("train", "val", "test"):
+        target = tmp_path / "masks" / part
+        target.parent.mkdir(exist_ok=True)
+        (tmp_path / part / "masks").rename(target)
+    assert load("folder", folder=tmp_path, size=16, masks="masks").masks.any((1, 2)).sum() == 10
+
+
+def test_names_of_masks_and_classes_may_be_written_in_two_forms(tmp_path):
+    """As a disk of a Mac writes them: ö as two characters."""
+    apart = unicodedata.normalize("NFD", "Öl")
+    for i in range(10):
+        save(tmp_path / apart / f"{i}.png", grain(i))
+        save(tmp_path / "sound" / f"{i}.png", grain(50 + i))
+        save(tmp_path / unicodedata.normalize("NFD", "für masken") / apart / f"{i}.png", line(i))
+    images = load("folder", folder=tmp_path, size=16, masks=unicodedata.normalize("NFC", "für masken"))
+    assert images.masks.any((1, 2)).sum() == 10
 
 
 def test_folders_of_images_and_of_masks_above_the_classes(tmp_path):
@@ -164,7 +224,7 @@ def test_folders_of_images_and_of_masks_above_the_classes(tmp_path):
     for name in ("crack", "sound"):
         (folder / "images").mkdir(exist_ok=True)
         (folder / name.upper()).rename(folder / "images" / name)
-    with pytest.raises(ValueError, match=r"1 class folders \(images\), expected two .*did you mean .*/images\?"):
+    with pytest.raises(ValueError, match=r"1 class folders \(images\), expected two .*did you mean .*/images, masks"):
         load("folder", folder=folder)
 
 
@@ -212,6 +272,8 @@ def split_up(folder, names):
         ("train", "valid", "test"),
         ("TRAIN", "dev", "test"),
         ("training_set", "val_set", "test_set"),
+        ("seg_train", "seg_val", "seg_test"),
+        ("train2017", "val2017", "test2017"),
     ],
 )
 def test_splits_of_other_names_are_no_classes(tmp_path, names):
@@ -225,6 +287,45 @@ def test_splits_of_other_names_are_no_classes(tmp_path, names):
 def test_a_class_may_be_called_as_a_split(tmp_path):
     folder = make(tmp_path, classes=("Test", "valid"), masks=False)
     assert survey_classes(folder, None).class_names == ("Test", "valid")
+
+
+@pytest.mark.parametrize("names", [("bus", "train"), ("control", "test"), ("valid", "invalid")])
+def test_a_class_may_have_the_very_name_of_a_split(tmp_path, names):
+    assert survey_classes(make(tmp_path, classes=names, masks=False), None).class_names == tuple(sorted(names))
+
+
+def test_splits_without_classes_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"test and train hold images and no class folders; expected one folder"):
+        survey_classes(make(tmp_path, classes=("train", "test"), masks=False), None)
+
+
+def test_without_validation_images_the_remedy_is_to_make_some(tmp_path):
+    folder = split_up(tmp_path, ("train", "val", "test"))
+    shutil.rmtree(folder / "val")
+    with pytest.raises(ValueError, match=r"no images for val .*Make the folder val of some of train's images, or join"):
+        load("folder", folder=folder, size=8)
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2"), ("訓練", "テスト")])
+def test_folds_that_hold_the_same_classes_are_told(tmp_path, names):
+    for name in names:
+        make(tmp_path / name, masks=False)
+    assert one(found(tmp_path, None), "all hold the folders crack, sound: if these are the classes, join the folders")
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_file(tmp_path):
+    folder = make(tmp_path, masks=False)
+    (folder / "__MACOSX").mkdir()
+    (folder / "crack/Thumbs.db").write_bytes(b"x")
+    assert survey_classes(folder, None).class_names == ("crack", "sound")
+    assert not [text for text in found(folder, None) if "passed over" in text]
+
+
+def test_a_list_of_groups_that_nobody_named_is_told(tmp_path):
+    folder = make(tmp_path, masks=False)
+    (folder / "groups.csv").write_text("file,group\n")
+    assert one(found(folder, None), "groups.csv is there and is not used", "-p group_by groups.csv")
+    assert not [text for text in found(folder, None, groups="prefix=3") if "classes without images" in text]
 
 
 def test_a_train_may_be_a_vehicle(tmp_path):
@@ -258,6 +359,7 @@ def test_training_on_one_class_alone_is_named_as_what_it_is(tmp_path):
     ("lines", "text"),
     [
         (["crack/00.png,a", "crack/00.png,b"], r"line 3: 'crack/00\.png' has a group already"),
+        (["crack/00.png,"], r"line 2: 'crack/00\.png' has no group; give it one"),
         (["crack/00.png,a", "crack/nowhere.png,b"], r"line 3: 'crack/nowhere\.png' is no image of this set"),
     ],
 )
@@ -349,16 +451,17 @@ def test_specks_are_refused_by_name(tmp_path, side):
         (-0.001, 0.0005, "divide them by 0.001"),
         (-2, 2, None),
         (0, 1, None),
+        (-9999, 1, "if it marks a missing value, take the image out"),
     ],
 )
 def test_targets_far_from_one_are_told(tmp_path, low, high, remedy):
     for i in range(40):
         save(tmp_path / f"{i:02d}.png", grain(i))
-    values = np.linspace(low, high, 40)
+    values = np.linspace(low, high, 40) if low > -9000 else np.r_[low, np.linspace(0, high, 39)]
     (tmp_path / "targets.csv").write_text(
         "file,target\n" + "".join(f"{i:02d}.png,{v!r}\n" for i, v in enumerate(values.tolist()))
     )
-    said = [text for text in found(tmp_path, None, paper="2") if "networks start" in text]
+    said = [text for text in found(tmp_path, None, paper="2") if "networks start" in text or "stands alone" in text]
     assert [text.partition(" → ")[2] for text in said] == [remedy] * (remedy is not None)
 
 
