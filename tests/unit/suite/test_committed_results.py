@@ -34,9 +34,8 @@ def faults_of_a_record(path):
     if not record.provenance.data or not real <= {"prepared", "origin"}:
         faults.append(f"made with the data {record.provenance.data}")
     kept = {f"{name}.npz" for name in record.arrays} | {"record.json"}
-    if record.images:
-        kept.add("images.csv")
     if path.parent == batch.lowest(path.parent.parent):
+        kept |= {"images.csv"} if record.images else set()
         kept |= {f"{name}.png" for name in record.figures} | {"notebook.ipynb"}
     if odd := {entry.name for entry in path.parent.iterdir()} ^ kept:
         faults.append(f"files that are missing or too many: {sorted(odd)}")

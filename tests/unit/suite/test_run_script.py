@@ -260,7 +260,7 @@ def test_what_is_wrong_with_the_arguments_is_said_and_nothing_is_run(checkout, w
 
 STANDS_IN_WITH_FILES = """#!/usr/bin/env bash
 echo '{"cells": []}' > "$2"
-touch "$(dirname "$2")"/{record.json,scores.npz,maps.png}
+touch "$(dirname "$2")"/{record.json,scores.npz,maps.png,images.csv}
 """
 
 
@@ -268,7 +268,8 @@ touch "$(dirname "$2")"/{record.json,scores.npz,maps.png}
 def test_only_the_lowest_seed_keeps_its_notebook_and_figures(checkout, profile, thinned):
     script(checkout / "bin/papermill", STANDS_IN_WITH_FILES)
     arm = checkout / f"results/{profile}/{PAPER}/main"
-    small, whole = ["record.json", "scores.npz"], ["maps.png", "notebook.ipynb", "record.json", "scores.npz"]
+    small = ["record.json", "scores.npz"]
+    whole = ["images.csv", "maps.png", "notebook.ipynb", "record.json", "scores.npz"]
 
     def kept():
         return {path.name: sorted(file.name for file in path.iterdir()) for path in arm.iterdir()}
