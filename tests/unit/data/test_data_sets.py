@@ -441,7 +441,7 @@ def spoil_text(folder):
 
 
 def spoil_no_train(folder):
-    (folder / "val").mkdir()
+    (folder / "val/cat").mkdir(parents=True)
 
 
 def spoil_class_not_in_train(folder):
@@ -467,8 +467,8 @@ def spoil_few(folder):
         (spoil_single, r"mine has 1 class folders \(cat\), expected two or more"),
         (spoil_truncated, r"image .*dog/03\.png cannot be read.*Replace or remove it"),
         (spoil_text, r"image .*cat/00\.png cannot be read"),
-        (spoil_no_train, r"mine has val but no train folder"),
-        (spoil_class_not_in_train, r"class folder .*train/emu holds no images"),
+        (spoil_no_train, r"mine has val but no train folder with classes in it"),
+        (spoil_class_not_in_train, r"class 'emu' has no folder in .*/train: a network cannot learn a class"),
         (spoil_no_val, r"no images for val \(4 images in all\)"),
         (
             spoil_few,
