@@ -111,6 +111,8 @@ def check(chosen: argparse.Namespace) -> int:
         size=chosen.size,
     )
     print(found)
+    if any("-p " in str(finding) for finding in found.findings):
+        print("-p NAME VALUE is written after notebooks/run; this check takes --masks, --group-by, --square and --size")
     return int(bool(found.refused))
 
 

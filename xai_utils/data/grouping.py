@@ -106,7 +106,15 @@ def rows_of_csv(path: Path, headers: Sequence[list[str]]) -> tuple[list[str], li
         delimiter = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
         fields = list(csv.reader([line for _, line in lines], delimiter=delimiter))
     except (ValueError, csv.Error) as error:  # no UTF-8
-        raise ValueError(f"{path} is not a CSV file in UTF-8 with the header {expected}: {error}") from error
+        raise ValueError(
+            f"{path} is not a CSV file in UTF-8 with the header {expected}: "
+            + (
+                f"line {error.object.count(10, 0, error.start) + 1} is not in UTF-8: save it as “CSV UTF-8” from "
+                "the spreadsheet, or iconv -f CP1252 -t UTF-8 (SHIFT_JIS for Japanese)"
+                if isinstance(error, UnicodeDecodeError)
+                else str(error)
+            )
+        ) from error
     if not fields:
         raise ValueError(f"{path} is not a CSV file in UTF-8 with the header {expected}: it is empty")
     header, *rows = [[field.strip() for field in row] for row in fields]

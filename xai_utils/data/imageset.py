@@ -81,9 +81,10 @@ class ImageSet:
         """
         return ImageBatches(self.pixels, self.labels, change)
 
-    def take(self, rows: np.ndarray) -> "ImageSet":
-        """The images of the given row numbers, in that order."""
-        index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+    def take(self, rows: Sequence[int] | np.ndarray | Tensor) -> "ImageSet":
+        """The images of the given row numbers (K,), in that order; K may be 0 or 1."""
+        rows = np.asarray(rows, dtype=np.int64)  # numpy would read a tensor of one row as a single number
+        index = torch.from_numpy(rows)
         tensors = {"pixels": self.pixels, "labels": self.labels, "masks": self.masks}
         arrays = {"split": self.split, "ids": self.ids, "groups": self.groups}
         picked = {name: value[index] for name, value in tensors.items() if value is not None}

@@ -106,6 +106,30 @@ def test_targets_masks_and_groups_stay_with_their_images():
     assert (pixels.shape, targets.item()) == ((1, 2, 2), 1.0)
 
 
+KINDS = {
+    "list": list,
+    "array": lambda rows: np.array(rows, dtype=np.int32),
+    "tensor": lambda rows: torch.tensor(rows, dtype=torch.int64),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [[], [4], [5, 0]], ids=["none", "one", "two"])
+def test_rows_are_taken_however_they_are_listed(
+    rows, kind
+):  # one wrong answer: numpy reads a tensor of one as a number
+    masks = torch.arange(24).reshape(6, 2, 2) % 5 == 0
+    images = small(masks=masks, groups=np.array(list("ppqqrr")))
+    taken = images.take(KINDS[kind](rows))
+    assert len(taken) == len(rows)
+    assert taken.ids.tolist() == ["abcdef"[row] for row in rows]
+    assert taken.groups.tolist() == ["ppqqrr"[row] for row in rows]
+    assert taken.split.tolist() == [images.split[row] for row in rows]
+    assert torch.equal(taken.labels, images.labels[rows])
+    assert torch.equal(taken.images, images.images[rows])
+    assert torch.equal(taken.masks, masks[rows])
+
+
 def test_8_bit_pixels_stay_so_and_become_float_a_batch_at_a_time():
     stored = torch.arange(6 * 4, dtype=torch.uint8).reshape(6, 1, 2, 2) * 11
     images, whole = small(pixels=stored), small(pixels=stored.float() / 255)

@@ -624,6 +624,7 @@ def test_the_command_prints_the_table_and_its_status_says_whether_a_run_would_st
     said = capsys.readouterr().out
     assert re.search(r"^crack +7 +1 +2 +10 +32×24 \(10\)$", said, re.MULTILINE)  # the table is there all the same
     assert "Refused: image 'crack/03.png' has 0 masks crack/03.* below" in said
+    assert said.count("\n-p NAME VALUE is written after notebooks/run; this check takes --masks, --group-by") == 1
     assert main(["check", "gone"]) == 1
     assert "image folder" in capsys.readouterr().err
 

@@ -184,6 +184,17 @@ def test_a_file_that_is_empty_or_no_text(tmp_path):
             read(folder)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "shift_jis", "utf-16"])
+def test_a_list_in_another_encoding_is_told_its_line_and_what_to_do(tmp_path, encoding):
+    folder = make(tmp_path / "mine")
+    name = "ひび.png" if encoding == "shift_jis" else "größe.png"
+    targets(folder, *LINES[:3], f"{name},0.5", encoding=encoding)
+    line = 1 if encoding == "utf-16" else 5
+    remedy = rf"line {line} is not in UTF-8: save it as “CSV UTF-8” from the spreadsheet, or iconv -f CP1252"
+    with pytest.raises(ValueError, match=remedy):
+        read(folder)
+
+
 def test_fewer_images_than_splits(tmp_path):
     with pytest.raises(
         ValueError, match=r"no images for val \(4 images in all\)\. Give five or more images, or a column"
