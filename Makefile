@@ -21,6 +21,7 @@ $(if $(strip $(VENV)),,$(error VENV is empty: name the folder of an environment,
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.suite-installed
 SITE_STAMP = $(VENV)/.site-installed
+BENCH_STAMP = $(VENV)/.bench-installed
 PAPERS ?= $(basename $(notdir $(wildcard notebooks/0[1-9]_*.ipynb)))
 PROFILE ?= quick
 SEEDS ?= 0
@@ -121,7 +122,12 @@ tables: setup
 weights: setup
 	$(BIN)/python -m xai_utils.suite weights
 
-bench: setup
+# other libraries to measure against, installed beside the rest, once
+$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
+	@touch $@
+
+bench: $(BENCH_STAMP)
 	@for script in benchmarks/bench_*.py; do echo "── $$script"; $(BIN)/python $$script || exit 1; done
 
 # Sphinx and what it needs are installed beside the rest, once, so that `make setup` does not grow

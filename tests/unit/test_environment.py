@@ -17,13 +17,14 @@ from xai_utils.suite import claims
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11.9", "3.11.13", "3.12.11", "3.13.9")
+APART = {"site": "site", "bench": "benchmarks"}  # extra → folder of its requirements.txt
 PLATFORMS = (("linux", "x86_64"), ("darwin", "arm64"))
 
 
 def direct_requirements():
-    """All that `make setup` installs: the site's packages are pinned on their own."""
+    """All that `make setup` installs: what the site and the benchmarks need is pinned on its own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [lines for name, lines in project["optional-dependencies"].items() if name != "site"]
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name not in APART]
     return [Requirement(line) for part in (project["dependencies"], *extras) for line in part]
 
 
@@ -55,8 +56,9 @@ def test_requirements_pin_every_direct_dependency_once(python, platform, machine
         assert requirement.specifier.contains(version), f"{requirement} against {version}"
 
 
-def test_the_site_pins_its_packages_apart_from_the_others():
-    lines = (ROOT / "site" / "requirements.txt").read_text().splitlines()
+@pytest.mark.parametrize("extra", APART)
+def test_an_extra_of_its_own_pins_its_packages_apart_from_the_others(extra):
+    lines = (ROOT / APART[extra] / "requirements.txt").read_text().splitlines()
     pins = {}
     for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
         (pin,) = requirement.specifier
@@ -64,7 +66,7 @@ def test_the_site_pins_its_packages_apart_from_the_others():
         pins[canonicalize_name(requirement.name)] = pin.version
     assert not set(pins) & set(pinned("3.11.13", "linux", "x86_64"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in map(Requirement, project["optional-dependencies"]["site"]):
+    for requirement in map(Requirement, project["optional-dependencies"][extra]):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
