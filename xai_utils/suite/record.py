@@ -220,10 +220,16 @@ def unreadable(names: Iterable[str], root: Path | None = None) -> list[str]:
 def completed(record: Record, root: Path | None = None) -> dict[str, Any]:
     """A record's values; a parameter that came after it has today's default there."""
     try:
-        later = parameters.defaults(parameters.schema(record.paper, root))
+        later = _published(json.dumps(parameters.defaults(parameters.schema(record.paper, root))), repository_root())
     except (FileNotFoundError, ValueError):  # what is wrong there is said elsewhere
         later = {}
-    return {name: published(value) for name, value in later.items()} | record.values
+    return later | record.values
+
+
+@functools.lru_cache(maxsize=64)
+def _published(values: str, _root: Path) -> dict[str, Any]:
+    """`published` of each of these values, which are given as JSON."""
+    return {name: published(value) for name, value in json.loads(values).items()}
 
 
 def same_result(a: Record, b: Record) -> list[str]:

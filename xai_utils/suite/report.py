@@ -52,6 +52,7 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
         except (ValueError, OSError) as error:
             problems.append(str(error))
     records: dict[tuple[str, str, str], list[Record]] = {}
+    firsts: dict[tuple[str, str, str], dict[str, Any]] = {}  # the values of each arm's lowest seed
     for path, record in sorted(found, key=lambda entry: (entry[1].seed, entry[0])):
         key = (record.profile, record.paper, record.arm)
         own = root.joinpath(*key, f"seed_{record.seed}", "record.json")
@@ -61,7 +62,8 @@ def scan(results: Folder = None, profile: str | None = None) -> tuple[list[Recor
         if profile and record.profile != profile:
             continue
         first = records.setdefault(key, [record])[0]
-        one, two = (completed(r) for r in (first, record))
+        two = completed(record)
+        one = firsts.setdefault(key, two)
         if other := sorted(n for n in {*one, *two} - {"seed"} if one.get(n) != two.get(n)):
             problems.append(
                 f"{path}: other parameters than seed {first.seed} ({', '.join(other)}); run one of them again"
@@ -180,7 +182,8 @@ class _Seeds:
 
     def __init__(self, paper: claims.Paper, records: Sequence[Record], results: Path) -> None:
         self.records, self.metrics = records, over_seeds(paper, records, results)
-        self.known: dict[Any, list[str]] = {}  # of `stale`
+        known: dict[Any, list[str]] = {}  # of `stale`
+        self.stale = {id(record): stale(record, known=known) for record in records}
         self.kept: dict[str, list[Record]] = {}  # claim → the runs that are kept for it; "": those of all others
         for record in records:
             self.kept.setdefault(paper.kept_for(record.arm, record.seed), []).append(record)
@@ -192,7 +195,7 @@ def _judge(paper: claims.Paper, claim: str, seeds: _Seeds | None) -> list[Any]:
     if not records:
         return ["", 0, "no record", "", "", "", "", ""]
     metrics, subject = seeds.metrics, records[0].subject | {"together": True}
-    changed = ", ".join(sorted({name for record in records for name in stale(record, known=seeds.known)}))
+    changed = ", ".join(sorted({name for record in records for name in seeds.stale[id(record)]}))
     try:
         judged = paper.judge(claim, metrics, subject)
         told = [judged.verdict, judged.reason, judged.evidence]
