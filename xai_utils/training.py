@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from xai_utils import fingerprint as fingerprints
 from xai_utils.data.imageset import ImageBatches
+from xai_utils.models.strided import trainable
 from xai_utils.progress import bar as progress_bar
 from xai_utils.progress import say
 from xai_utils.seeds import derive, generator, seed_everything, worker_init
@@ -161,7 +162,7 @@ def fit(
                 raise
             yield value
 
-    with _alone(checkpoint), progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
+    with _alone(checkpoint), trainable(model), progress_bar((epochs - len(rows)) * steps, "batch", progress) as bar:
         while len(rows) < epochs and (patience is None or not rows or len(rows) - _best(rows) < patience):
             epoch, start = len(rows) + 1, time.perf_counter()
             seeds = functools.partial(generator, seed, epoch)
@@ -234,8 +235,9 @@ def _within(
         start = time.perf_counter()
         batch = _to(batch, device)
         batch = augment(batch, generator(0, "augment")) if augment is not None else batch
-        value = loss(trial, batch, generator(0, "noise"))
-        (value if isinstance(value, Tensor) else value["loss"]).backward()
+        with trainable(trial):
+            value = loss(trial, batch, generator(0, "noise"))
+            (value if isinstance(value, Tensor) else value["loss"]).backward()
         times.append(time.perf_counter() - start)
     one = min(times) / len(first) * (len(data) + 0.5 * len(validation or ()))  # seconds of an epoch
     chosen = max(1, min(epochs, int(60 * minutes / one)))
