@@ -19,6 +19,7 @@ GOOD = {
     "P1.3.b.probability_difference_runner_up": (0.3, 0.2, 0.4, ""),
     "P1.3.b.realism_difference_blend": (0.3, 0.2, 0.4, ""),
     "P1.4.odd_share": (0.2, 0.15, 0.3, ""),
+    "P1.4.odd_share_correct": (0.01, 0.0, 0.02, ""),
     "X1.1.accuracy": (99.1, None, None, "%"),
     "X1.2.odd_share_difference": (0.1, 0.05, 0.15, ""),
 }
