@@ -84,7 +84,10 @@ def test_what_holds_is_told(root, condition):
     ("change", "message"),
     [
         ({"arm": "improved"}, "P1.4: there is no standard record of 01_id_cvae_morphing, arm improved"),
-        ({"when": ["odd_shares > 0", "odd_share > 0"]}, "no metric P1.4.odd_shares; P1.4.odd_share, P1.4.odd_share_correct, …"),
+        (
+            {"when": ["odd_shares > 0", "odd_share > 0"]},
+            "no metric P1.4.odd_shares; P1.4.odd_share, P1.4.odd_share_correct, …",
+        ),
         ({"when": ["odd_share > P1.3.chance@paper"]}, "reported.yaml has no number P1.3.chance"),
         ({"en": "After {rounds:parameter} rounds, it is {odd_share}."}, "arm main have no parameter rounds"),
     ],

@@ -296,6 +296,17 @@ def test_a_failed_run_takes_nothing_from_other_seeds(checkout):
     assert (checkout / f"results/standard/{PAPER}/main/seed_1/notebook.ipynb").is_file()
 
 
+def test_a_kernel_that_died_is_told_with_what_to_try(checkout):
+    died = 'echo "nbclient.exceptions.DeadKernelError: Kernel died" >&2; exit 1'
+    script(checkout / "bin/papermill", STANDS_IN.replace('exec sleep "${SLOW:-0}"', died))
+    process = started(checkout)
+    said = process.communicate()[1]
+    assert process.returncode == 1
+    assert "the kernel died below Python, mostly for want of memory: take a smaller size, limit or batch_size" in said
+    script(checkout / "bin/papermill", STANDS_IN.replace('exec sleep "${SLOW:-0}"', "exit 1"))
+    assert "the kernel died" not in started(checkout).communicate()[1]
+
+
 def test_runs_with_own_values_keep_all_they_made(checkout):
     script(checkout / "bin/papermill", STANDS_IN_WITH_FILES)
     for seed in ("0", "1"):
