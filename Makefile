@@ -2,7 +2,7 @@
 #   make reproduce   set up, run all notebooks at the quick profile, print the papers' numbers beside ours
 #   make test        set up, lint, unit and reference tests, every notebook by nbval, a user's short runs: tests/README.md
 #   make test-real   every notebook on its real data, a few steps; needs $XAI_DATA
-#   make test-own    own images once more: without masks, with five networks
+#   make test-own    longer runs on own images, and the example of docs/torchvision.md
 #   make test-faults kills and faults of disk and clock, docs/promises.md
 #   make lab         open the notebooks in JupyterLab
 #   make batch PROFILE=standard PAPERS=01_id_cvae_morphing SEEDS=0..2 ARMS=all         many runs, resumable; batch/README.md
@@ -73,7 +73,7 @@ unit: setup
 notebooks: setup
 	$(NBVAL) --durations=10 -m "not slow" tests/notebooks notebooks
 
-# what `make test` leaves out of a user's own images: without masks, and with a network for each fifth of them
+# what `make test` leaves out: own images of papers 2 to 5, with masks and without, and the example of docs/torchvision.md
 test-own: setup
 	$(PYTEST) --dist load --durations=0 -m slow tests/notebooks
 

@@ -15,7 +15,7 @@ NOT_COMPARED = ("stderr", "text/html")
 def pytest_configure(config):
     if config.getoption("nbval", False):
         config.temporary_results = tempfile.mkdtemp(prefix="nbval-results-")
-        for name in ("MPLBACKEND", "NUMBA_DISABLE_JIT", "TORCHINDUCTOR_CACHE_DIR"):  # of this process, not of kernels
+        for name in ("MPLBACKEND", "TORCHINDUCTOR_CACHE_DIR"):  # of this process, not of kernels
             os.environ.pop(name, None)
         os.environ.update(XAI_RESULTS=config.temporary_results, XAI_PROGRESS="0")  # kernels inherit both
 
@@ -24,7 +24,7 @@ def pytest_unconfigure(config):
     shutil.rmtree(getattr(config, "temporary_results", ""), ignore_errors=True)
 
 
-LONGEST_FIRST = ("test_readme.py", "test_runs_p1.py", "05_lrp_bn.ipynb", "03_gradcam_defects.ipynb")
+LONGEST_FIRST = ("test_runs_p1.py", "05_lrp_bn.ipynb", "03_gradcam_defects.ipynb")
 
 
 def pytest_collection_modifyitems(items):

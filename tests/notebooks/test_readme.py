@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from runs import without_settings
 
+pytestmark = pytest.mark.slow  # a minute and a half: make test-own
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "results/readme/explainers.png"
 LEFT, TOP, RIGHT, DOWN, SIDE = 90, 32, 151.55, 153.9, 140  # of the picture's tiles, in pixels: first one, steps, side

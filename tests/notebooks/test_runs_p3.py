@@ -12,13 +12,10 @@ from xai_utils import suite
 PAPER = PAPERS[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arm", "masks"),
-    [
-        ("selection", True),
-        pytest.param("selection", False, marks=pytest.mark.slow),
-        pytest.param("patches", True, marks=pytest.mark.slow),
-    ],
+    [("selection", True), ("selection", False), ("patches", True)],
     ids=["masks", "no masks", "five networks"],
 )
 def test_own_defects_with_and_without_masks(home, tmp_path, arm, masks):

@@ -11,6 +11,7 @@ from xai_utils import suite
 PAPER = PAPERS[3]
 
 
+@pytest.mark.slow
 def test_own_images_of_one_composition(home, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(60):
