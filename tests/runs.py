@@ -22,12 +22,8 @@ def environment(home, results, **more):
     chosen = without_settings(os.environ)
     chosen |= {"HOME": str(home), "TMPDIR": str(home / "tmp"), "XAI_RESULTS": str(results)}
     chosen["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), chosen["PATH"]])
-    # shap runs the Python that it would take 5 s to compile
-    return (
-        chosen
-        | {"PYTHONDONTWRITEBYTECODE": "1", "NUMBA_DISABLE_JIT": "1"}
-        | {name: str(value) for name, value in more.items()}
-    )
+    chosen |= {"PYTHONDONTWRITEBYTECODE": "1", "NUMBA_DISABLE_JIT": "1"}  # shap takes 5 s to compile
+    return chosen | {name: str(value) for name, value in more.items()}
 
 
 def notebooks_run(home, results, *arguments, **more):
