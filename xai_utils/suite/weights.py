@@ -59,7 +59,6 @@ KEPT = {
     "p4_without_the_loss": Kept("04_cam_consistency", "grad_cam", "without_the_loss", pictures=False),
     "p4_with_the_loss": Kept("04_cam_consistency", "grad_cam", "with_the_loss", pictures=False),
     "p5_abn": Kept("05_lrp_bn", "main", "abn"),
-    "p5_resnet": Kept("05_lrp_bn", "main", "resnet"),
 }
 
 
