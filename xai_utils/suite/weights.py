@@ -54,7 +54,6 @@ KEPT = {
     "p1_cnn": Kept("01_id_cvae_morphing", "main", "cnn"),
     "p2_vgg_rectangles": Kept("02_moram_regression", "rectangles", "vgg"),
     "p2_vgg_digits": Kept("02_moram_regression", "rotated_digits", "vgg"),
-    "p3_resnet": Kept("03_gradcam_defects", "main", "resnet_0"),
     "p3_resnet_fold_0": Kept("03_gradcam_defects", "patches", "resnet_0"),  # of five, each of another fold
     "p4_without_the_loss": Kept("04_cam_consistency", "grad_cam", "without_the_loss", pictures=False),
     "p4_with_the_loss": Kept("04_cam_consistency", "grad_cam", "with_the_loss", pictures=False),
