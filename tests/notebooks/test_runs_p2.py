@@ -11,7 +11,8 @@ from xai_utils import suite
 PAPER = PAPERS[1]
 
 
-@pytest.mark.parametrize("masks", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["masks", "no masks"])
+@pytest.mark.slow
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
 def test_own_regression_with_and_without_masks(home, tmp_path, masks):
     lines = ["file,target"]
     for i in range(30):
