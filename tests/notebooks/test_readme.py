@@ -106,13 +106,15 @@ def test_the_committed_picture_shows_the_same_images_and_maps_alike(made):
     for column in range(8):
         assert likeness(tile_of(committed, 0, column).mean(2), made["images"][column].mean(0)) > 0.98
     # Processors round differently, and so the example's network is not the committed picture's. Its maps look alike all
-    # the same: of LRP each is nearest to its own (0.96 on two other processors, against 0.45 for the next image), of
-    # RISE six of eight on an Intel Xeon; but not Grad-CAM's of an almost dead layer, whose score is there below that of
-    # the next image's maps.
+    # the same: of LRP each is nearest to its own (0.96 against 0.45 for the next image, on each of three processors), of
+    # RISE six of eight (medians 0.82 and 0.87 against 0.10 and 0.29; a mean would be that of two images that it
+    # explains by the opposite there). Grad-CAM's of an almost dead layer do not.
     for name, least in (("LRP", 8), ("RISE", 5)):  # of eight by chance five or more: once in 800 tries
         relevant = made["maps"][name].clamp(min=0)
         rows = [255 - tile_of(committed, ROWS[name], column)[..., 1] for column in range(8)]
         alike = np.array([[likeness(row, relevant[column]) for column in range(8)] for row in rows])
         assert (alike.argmax(1) == np.arange(8)).sum() >= least, name
-        own, next_one = np.diag(alike).mean(), np.roll(alike, -1, axis=1).diagonal().mean()
-        assert own > 0.75 > next_one or name == "RISE"
+        own, next_one = np.diag(alike), np.roll(alike, -1, axis=1).diagonal()
+        for middle in (np.mean, np.median) if name == "LRP" else (np.median,):
+            assert middle(own) > 0.75 > middle(next_one), name
+            assert middle(own) > middle(next_one) + 0.3, name
