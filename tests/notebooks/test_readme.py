@@ -106,9 +106,9 @@ def test_the_committed_picture_shows_the_same_images_and_maps_alike(made):
     for column in range(8):
         assert likeness(tile_of(committed, 0, column).mean(2), made["images"][column].mean(0)) > 0.98
     # Processors round differently, and so the example's network is not the committed picture's. Its maps look alike all
-    # the same: of LRP each is nearest to its own (0.96 against 0.45 for the next image, on each of three processors), of
-    # RISE six of eight (medians 0.82 and 0.87 against 0.10 and 0.29; a mean would be that of two images that it
-    # explains by the opposite there). Grad-CAM's of an almost dead layer do not.
+    # the same: of LRP each is nearest to its own (0.96 against 0.46 for the next image on an Intel Xeon, 0.95 and 0.43
+    # there with AVX2 kernels), of RISE six of eight (medians 0.87 and 0.29, 0.82 and 0.10; of two images the maps there
+    # are opposite, so not the mean). Grad-CAM's of an almost dead layer do not.
     for name, least in (("LRP", 8), ("RISE", 5)):  # of eight by chance five or more: once in 800 tries
         relevant = made["maps"][name].clamp(min=0)
         rows = [255 - tile_of(committed, ROWS[name], column)[..., 1] for column in range(8)]
